@@ -1,0 +1,1 @@
+"""The penguin command, one file per subcommand."""

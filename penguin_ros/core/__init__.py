@@ -1,0 +1,1 @@
+"""The thinking: frames, keyframes, token budgets, the streaming window, decoding, grounding. numpy, OpenCV and Pillow only."""
