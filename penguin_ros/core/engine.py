@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Union, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class VisualTokens:
     data: Any
 
 
-Piece = Union[np.ndarray, VisualTokens]
+Piece = np.ndarray | VisualTokens
 """Part of a prompt: an int array of token ids, or the visual tokens of one frame."""
 
 

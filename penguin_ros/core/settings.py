@@ -38,7 +38,8 @@ def settings_of(settings_class: type, prefix: str = '') -> list[Setting]:
 def check_value(setting: Setting, value: Any) -> str | None:
     """Why a value cannot be a setting's, with what it can be; None when it can."""
     if isinstance(setting.default, bool) != isinstance(value, bool):
-        return f'{setting.name} is {value!r}; it is {"true or false" if isinstance(setting.default, bool) else "a number or text"}.'
+        wanted = 'true or false' if isinstance(setting.default, bool) else 'a number or a text'
+        return f'{setting.name} is {value!r}; it is {wanted}.'
     if isinstance(setting.default, list):
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             return f'{setting.name} is {value!r}; it is a list of texts.'
