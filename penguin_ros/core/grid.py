@@ -1,9 +1,9 @@
 """Token counts become grids, grid cells become pixels again. Knows nothing of pixel values or of budgets over frames.
 
 A grid is (rows, columns) of patches, both multiples of the merge; merge x merge patches make one visual token.
-A region is (x_min, y_min, x_max, y_max): in pixels of the original image (`_px`), in patches of a grid (`_grid`), or in
-the integers the model writes, 0 to 1000 over each axis (`_permille`). A frame is resized along each axis by itself,
-so no conversion needs an offset (reference/penguin_vl.md 4).
+A Region is in pixels of the original image. The same box as four corners (x_min, y_min, x_max, y_max) can be in patches of
+a grid (`_grid`) or in what the model writes, 0 to 1000 over each axis (`_permille`). A frame is resized along each axis by
+itself, so no conversion needs an offset (reference/penguin_vl.md 4).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from penguin_ros.core.errors import BudgetError, ImageError
+from penguin_ros.core.frame import Region
 
 Grid = tuple[int, int]
-Region = tuple[float, float, float, float]
+Corners = tuple[float, float, float, float]
 
 PERMILLE = 1000
 
 # How much a grid's shape counts against its size when one is chosen: above 1, so that no token is bought by distortion.
-_SHAPE_WEIGHT = 2.0
+_SHAPE_WEIGHT = 1.25
 
 
 def native_grid(height_px: int, width_px: int, *, patch_px: int = 14, merge: int = 2) -> Grid:
@@ -88,32 +89,36 @@ def _floor_cells(rows: int, columns: int, min_tokens: int) -> tuple[int, int]:
     return min(found, key=lambda c: math.log(c[0] * c[1]) + _distortion(c, rows, columns))
 
 
-def px_from_grid(region_grid: Region, grid: Grid, *, width_px: int, height_px: int) -> Region:
-    """A region in patches of a grid, as pixels of the original image; clamped to it, corners put in order."""
-    return _scaled(region_grid, (grid[1], grid[0]), (width_px, height_px))
+def px_from_grid(corners_grid: Corners, grid: Grid, *, width_px: int, height_px: int) -> Region:
+    """Corners in patches of a grid, as a region of the original image; clamped to it, corners put in order."""
+    return Region(*_scaled(corners_grid, (grid[1], grid[0]), (width_px, height_px)))
 
 
-def grid_from_px(region_px: Region, grid: Grid, *, width_px: int, height_px: int) -> Region:
-    """A region in pixels of the original image, as (fractional) patches of a grid."""
-    return _scaled(region_px, (width_px, height_px), (grid[1], grid[0]))
+def grid_from_px(region: Region, grid: Grid, *, width_px: int, height_px: int) -> Corners:
+    """A region of the original image, as corners in (fractional) patches of a grid."""
+    return _scaled(_corners(region), (width_px, height_px), (grid[1], grid[0]))
 
 
-def px_from_permille(region_permille: Region, *, width_px: int, height_px: int) -> Region:
-    """A region as the model writes it, 0 to 1000 over each axis, as pixels of the original image."""
-    return _scaled(region_permille, (PERMILLE, PERMILLE), (width_px, height_px))
+def px_from_permille(corners_permille: Corners, *, width_px: int, height_px: int) -> Region:
+    """Corners as the model writes them, 0 to 1000 over each axis, as a region of the original image."""
+    return Region(*_scaled(corners_permille, (PERMILLE, PERMILLE), (width_px, height_px)))
 
 
-def permille_from_px(region_px: Region, *, width_px: int, height_px: int) -> tuple[int, int, int, int]:
-    """A region in pixels, as the whole numbers 0 to 1000 the model reads; off by at most half a thousandth of a side."""
-    x_min, y_min, x_max, y_max = _scaled(region_px, (width_px, height_px), (PERMILLE, PERMILLE))
+def permille_from_px(region: Region, *, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+    """A region, as the whole numbers 0 to 1000 the model reads; off by at most half a thousandth of a side."""
+    x_min, y_min, x_max, y_max = _scaled(_corners(region), (width_px, height_px), (PERMILLE, PERMILLE))
     return round(x_min), round(y_min), round(x_max), round(y_max)
 
 
-def _scaled(region: Region, from_size: tuple[float, float], to_size: tuple[float, float]) -> Region:
+def _corners(region: Region) -> Corners:
+    return region.x_min, region.y_min, region.x_max, region.y_max
+
+
+def _scaled(corners: Corners, from_size: tuple[float, float], to_size: tuple[float, float]) -> Corners:
     def axis(low: float, high: float, from_side: float, to_side: float) -> tuple[float, float]:
         first, last = (min(max(value * to_side / from_side, 0.0), float(to_side)) for value in (low, high))
         return min(first, last), max(first, last)
 
-    x_min, x_max = axis(region[0], region[2], from_size[0], to_size[0])
-    y_min, y_max = axis(region[1], region[3], from_size[1], to_size[1])
+    x_min, x_max = axis(corners[0], corners[2], from_size[0], to_size[0])
+    y_min, y_max = axis(corners[1], corners[3], from_size[1], to_size[1])
     return x_min, y_min, x_max, y_max
