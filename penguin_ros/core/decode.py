@@ -1,0 +1,174 @@
+"""How tokens are written one after another, and when writing stops. Knows nothing of what they mean (grounding.py).
+
+Greedy. A draft (the stream's last caption) is verified up to 16 tokens a pass: where the draft is what greedy decoding
+would have written anyway, one engine call writes many tokens; where it is not, the pass still yields one token. The text
+is that of plain greedy decoding (design section 5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penguin_ros.core.engine import Piece
+from penguin_ros.core.stream import Stream, StreamPoint
+
+VERIFY_TOKENS = 16      # the verification profile of the language engine takes up to this many (design section 3)
+_RESYNC_TOKENS = 3      # after a difference the draft is taken up again where this many written tokens recur in it
+
+
+@dataclass
+class Decoded:
+    """What was written and how it came about."""
+
+    ids: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)    # of each token, under the model
+    stopped: str = 'end'        # 'end', 'length', 'deadline' or 'cancelled'
+    passes: int = 0             # engine calls after the prompt was read
+    drafted: int = 0            # draft tokens offered
+    accepted: int = 0           # of these, right
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the tokens; 0 for nothing written."""
+        return float(np.mean(self.probabilities)) if self.probabilities else 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When decoding stops before the model does."""
+
+    max_new_tokens: int
+    deadline_s: float = float('inf')            # on ``clock``
+    cancelled: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+
+    def stop(self, written: int) -> str | None:
+        """Why to stop now, or None to go on; asked between any two engine calls."""
+        if self.cancelled():
+            return 'cancelled'
+        if self.clock() >= self.deadline_s:
+            return 'deadline'
+        return 'length' if written >= self.max_new_tokens else None
+
+
+def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limits, at: StreamPoint | None = None,
+           draft: Sequence[int] = (), on_tokens: Callable[[Decoded], None] | None = None) -> Decoded:
+    """Read a prompt behind the stream and write its continuation; the stream itself is left as it was.
+
+    ``on_tokens`` is called after every engine call that wrote something. Raises QuestionError when prompt and answer do
+    not fit the cache.
+    """
+    length = sum(len(piece) if isinstance(piece, np.ndarray) else piece.count for piece in prompt)
+    point, logits = stream.append(at or stream.end, prompt, [length - 1])
+    decoded = Decoded()
+    follower = _DraftFollower(draft)
+    next_id, probability = _likeliest(logits[0])
+    while True:
+        if next_id == end_id:
+            return decoded
+        stopped = limits.stop(len(decoded.ids))
+        if stopped:
+            decoded.stopped = stopped
+            return decoded
+        decoded.ids.append(next_id)
+        decoded.probabilities.append(probability)
+        room = min(limits.max_new_tokens - len(decoded.ids), VERIFY_TOKENS - 1)
+        offered = follower.offer(decoded.ids, room)
+        fed = np.asarray([next_id, *offered], dtype=np.int64)
+        behind, logits = stream.append(point, [fed], range(len(fed)))
+        decoded.passes += 1
+        accepted = 0
+        next_id, probability = _likeliest(logits[0])
+        # A drafted token stands when it is the one greedy decoding writes there; its row in the cache is then right too.
+        while accepted < len(offered) and next_id == offered[accepted] and next_id != end_id:
+            decoded.ids.append(next_id)
+            decoded.probabilities.append(probability)
+            accepted += 1
+            next_id, probability = _likeliest(logits[accepted])
+        decoded.drafted += len(offered)
+        decoded.accepted += accepted
+        follower.learn(len(offered), accepted)
+        unused = len(fed) - 1 - accepted
+        point = StreamPoint(behind.row - unused, behind.position - unused)
+        if on_tokens is not None:
+            on_tokens(decoded)
+
+
+def choice_probabilities(stream: Stream, prompt: Sequence[Piece], choices: Sequence[Sequence[int]], *, end_id: int,
+                         limits: Limits, at: StreamPoint | None = None) -> np.ndarray:
+    """How likely each choice is to be the answer, float64 [len(choices)], summing to 1.
+
+    The prompt is read once; each choice is one pass over its tokens and the end token, then forgotten. The probability of
+    a choice is that of writing exactly it, normalised over the choices. Stops early only by raising, see ``Limits``.
+    """
+    length = sum(len(piece) if isinstance(piece, np.ndarray) else piece.count for piece in prompt)
+    point, first = stream.append(at or stream.end, prompt, [length - 1])
+    scores = []
+    for choice in choices:
+        ids = [int(token) for token in choice]
+        logits = first
+        if ids:
+            _, rest = stream.append(point, [np.asarray(ids, dtype=np.int64)], range(len(ids)))
+            logits = np.concatenate([first, rest])
+        scores.append(sum(_log_probability(row, token) for row, token in zip(logits, [*ids, end_id])))
+        if limits.stop(0) in ('deadline', 'cancelled'):
+            break
+    scores += [-np.inf] * (len(choices) - len(scores))
+    weights = np.exp(np.asarray(scores) - max(scores))
+    return weights / weights.sum()
+
+
+class _DraftFollower:
+    """Where in the draft the text is, and how much of it is worth offering.
+
+    Offers shrink to nothing when the draft keeps being wrong, so that a useless draft costs at most a few wider passes.
+    """
+
+    def __init__(self, draft: Sequence[int]) -> None:
+        self._draft = [int(token) for token in draft]
+        self._next = 0              # index in the draft of the token expected after what is written; -1: lost
+        self._width = VERIFY_TOKENS - 1
+        self._seen = 0
+
+    def offer(self, written: Sequence[int], room: int) -> list[int]:
+        """The draft's continuation of what is written, at most ``room`` tokens."""
+        for token in written[self._seen:]:
+            self._next = self._next + 1 if 0 <= self._next < len(self._draft) and self._draft[self._next] == token else -1
+        self._seen = len(written)
+        if self._next < 0:
+            self._next = self._find(written)
+        if self._next < 0 or self._width == 0:
+            return []
+        return self._draft[self._next:self._next + min(room, self._width)]
+
+    def learn(self, offered: int, accepted: int) -> None:
+        if offered and accepted == offered:
+            self._width = VERIFY_TOKENS - 1
+        elif offered:
+            self._width = max(accepted, self._width // 4)
+
+    def _find(self, written: Sequence[int]) -> int:
+        tail = list(written[-_RESYNC_TOKENS:])
+        if len(tail) < _RESYNC_TOKENS:
+            return -1
+        for start in range(len(self._draft) - _RESYNC_TOKENS, -1, -1):
+            if self._draft[start:start + _RESYNC_TOKENS] == tail:
+                return start + _RESYNC_TOKENS
+        return -1
+
+
+def _likeliest(logits: np.ndarray) -> tuple[int, float]:
+    """The likeliest token and its probability."""
+    token = int(logits.argmax())
+    shifted = logits.astype(np.float32) - logits[token]
+    return token, float(1.0 / np.exp(shifted).sum())
+
+
+def _log_probability(logits: np.ndarray, token: int) -> float:
+    wide = logits.astype(np.float64)
+    top = wide.max()
+    return float(wide[token] - top - np.log(np.exp(wide - top).sum()))
