@@ -1,7 +1,8 @@
 """What the node needs from any middleware: images in, messages out, services, jobs, settings, timers. Knows no middleware.
 
 Kept by the in-memory bus of the tests, by dds/bus.py and by ros/bus.py; one contract test suite runs against all three.
-Message objects only need ROS attribute names; they are made by ``Bus.new``. Type names are ROS's, 'penguin_ros/msg/Answer'.
+Message objects only need ROS attribute names; they are made by ``Bus.new``. Type names are ROS's: 'penguin_ros/msg/Answer',
+and for the parts of services and actions 'penguin_ros/srv/Ask_Response', 'penguin_ros/action/AskStream_Feedback'.
 """
 
 from __future__ import annotations
