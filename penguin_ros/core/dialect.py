@@ -33,8 +33,7 @@ class Dialect:
 
     def box_text(self, region_px: Region, *, width_px: int, height_px: int) -> str:
         """A region of an image of this size, as the model writes it."""
-        corners = permille_from_px((region_px.x_min, region_px.y_min, region_px.x_max, region_px.y_max),
-                                   width_px=width_px, height_px=height_px)
+        corners = permille_from_px(region_px, width_px=width_px, height_px=height_px)
         last_step = (1000 - self.coordinate_first) // self.coordinate_step
         steps = (min(max(round((value - self.coordinate_first) / self.coordinate_step), 0), last_step) for value in corners)
         written = [self.coordinate.format(value=self.coordinate_first + step * self.coordinate_step) for step in steps]

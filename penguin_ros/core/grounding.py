@@ -98,9 +98,8 @@ def _checked_region(numbers: Sequence[object], height_px: int, width_px: int) ->
         return None
     if len(values) != 4 or any(not value.is_integer() or not 0 <= value <= PERMILLE for value in values):
         return None
-    x_min, y_min, x_max, y_max = px_from_permille(
-        (values[0], values[1], values[2], values[3]), width_px=width_px, height_px=height_px)
-    return Region(x_min, y_min, x_max, y_max) if x_max > x_min and y_max > y_min else None
+    region = px_from_permille((values[0], values[1], values[2], values[3]), width_px=width_px, height_px=height_px)
+    return region if region.width_px > 0 and region.height_px > 0 else None
 
 
 def _without_names(text: str) -> str:
