@@ -310,7 +310,8 @@ def decoder_tables(positions: Tensor, head_dim: int, theta: float, dtype: torch.
 @lru_cache(maxsize=64)
 def _encoder_tables(grid: tuple[int, int], merge: int, head_dim: int, theta: float, device: torch.device) -> Tables:
     cos, sin = encoder_tables(grid, merge=merge, head_dim=head_dim, theta=theta)
-    return torch.from_numpy(cos).to(device), torch.from_numpy(sin).to(device)
+    with torch.inference_mode(False):  # these outlive the call, and a later one may train
+        return torch.from_numpy(cos).to(device), torch.from_numpy(sin).to(device)
 
 
 def initialise(model: PenguinVL, *, seed: int) -> None:

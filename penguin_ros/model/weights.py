@@ -340,17 +340,19 @@ def write_safetensors(file: Path, tensors: Mapping[str, tuple[str, Shape]],
     header_bytes = json.dumps(header, separators=(',', ':')).encode()
     header_bytes += b' ' * (-len(header_bytes) % 8)
     unfinished = file.with_name(file.name + '.unfinished')
-    with unfinished.open('wb') as stream:
-        stream.write(len(header_bytes).to_bytes(8, 'little'))
-        stream.write(header_bytes)
-        for name in sorted(tensors):
-            for piece in content(name):
-                stream.write(piece)
-    found, needed = unfinished.stat().st_size, 8 + len(header_bytes) + end
-    if found != needed:
-        unfinished.unlink()
-        raise CheckpointError(f'{file} would have {found} bytes, its tensors have {needed}. Give each tensor all its bytes.')
-    os.replace(unfinished, file)
+    try:
+        with unfinished.open('wb') as stream:
+            stream.write(len(header_bytes).to_bytes(8, 'little'))
+            stream.write(header_bytes)
+            for name in sorted(tensors):
+                for piece in content(name):
+                    stream.write(piece)
+        found, needed = unfinished.stat().st_size, 8 + len(header_bytes) + end
+        if found != needed:
+            raise CheckpointError(f'{file} would have {found} bytes, its tensors need {needed}. Give each all its bytes.')
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)  # a full disk must not also keep half a checkpoint
 
 
 def _some(names: Sequence[str]) -> str:
