@@ -1,0 +1,206 @@
+import logging
+import statistics
+import threading
+import time
+
+import pytest
+
+from penguin_ros.core.errors import CancelledError, DeadlineError, EngineError, ImageError, QuestionError
+from penguin_ros.core.health import Health
+from penguin_ros.core.scene import Question, Scene
+from penguin_ros.core.worker import Arrival, Worker
+from tests.core.result_ages import PIXELS, SleepyWatcher, result_ages
+
+LOG = logging.getLogger('test')
+
+
+def arrival(camera: str = 'a', stamp_ns: int = 1, rgb=lambda: PIXELS) -> Arrival:
+    return Arrival(camera, stamp_ns, 'lens', rgb, time.monotonic())
+
+
+class Bench:
+    """A worker over a watcher, and what came out of it."""
+
+    def __init__(self, watcher, cameras=('a',), **options) -> None:
+        self.scenes: list[Scene] = []
+        self.health = Health()
+        self.worker = Worker(watcher, dict.fromkeys(cameras, 1.0), on_scene=self.scenes.append, health=self.health, log=LOG,
+                             **options)
+        self.worker.start()
+
+    def until(self, condition, seconds: float = 5.0) -> None:
+        end_s = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end_s, 'did not happen in time'
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def bench():
+    made: list[Bench] = []
+
+    def make(watcher, **options) -> Bench:
+        made.append(Bench(watcher, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.worker.stop()
+
+
+def test_the_newest_image_wins_and_the_others_are_counted(bench) -> None:
+    it = bench(SleepyWatcher(0.05))
+    for stamp_ns in range(1, 6):
+        it.worker.offer(arrival(stamp_ns=stamp_ns))
+        if stamp_ns == 1:
+            it.until(lambda: it.worker._watcher.order == ['a'])
+    it.until(lambda: len(it.scenes) == 2)
+    assert [scene.stamp_ns for scene in it.scenes] == [1, 5]
+    camera = it.health.cameras['a']
+    assert (camera.arrived, camera.looked_at, camera.superseded) == (5, 2, 3)
+
+
+@pytest.mark.parametrize(('rate_hz', 'median_s'), [(30.0, 1.1), (5.0, 1.1), (1.1, 1.5)])
+def test_results_are_at_most_one_look_and_one_period_old(rate_hz: float, median_s: float) -> None:
+    faster = 12.0       # the numbers of a 1 s model, a twelfth of the time; the whole run is `python -m tests.core.result_ages`
+    ages = [age * faster for age in result_ages(rate_hz * faster, look_s=1.0 / faster, seconds=2.5)]
+    slack = 0.02 * faster   # of a shared machine's scheduler
+    assert statistics.median(ages) <= median_s + slack
+    assert max(ages) <= 1.0 + 1.0 / rate_hz + 0.2 + slack
+
+
+def test_cameras_take_turns(bench) -> None:
+    watcher = SleepyWatcher(0.005)
+    it = bench(watcher, cameras=('a', 'b', 'c'))
+    stop = threading.Event()
+
+    def feed(camera: str, period_s: float) -> None:
+        while not stop.wait(period_s):
+            it.worker.offer(arrival(camera))
+
+    feeders = [threading.Thread(target=feed, args=pair) for pair in (('a', 0.001), ('b', 0.001), ('c', 0.002))]
+    for feeder in feeders:
+        feeder.start()
+    time.sleep(0.6)
+    stop.set()
+    for feeder in feeders:
+        feeder.join()
+    order = watcher.order[6:-6]
+    for place in range(len(order) - 4):     # one round is three looks; one more for an image that had just been taken
+        assert set(order[place:place + 5]) == {'a', 'b', 'c'}
+
+
+def test_priority_is_a_share_of_service(bench) -> None:
+    watcher = SleepyWatcher(0.004)
+    it = Bench.__new__(Bench)
+    it.scenes, it.health = [], Health()
+    it.worker = Worker(watcher, {'a': 3.0, 'b': 1.0}, on_scene=it.scenes.append, health=it.health, log=LOG)
+    it.worker.start()
+    end_s = time.monotonic() + 0.8
+    while time.monotonic() < end_s:
+        it.worker.offer(arrival('a'))
+        it.worker.offer(arrival('b'))
+        time.sleep(0.0005)
+    it.worker.stop()
+    assert 2.2 <= watcher.order.count('a') / watcher.order.count('b') <= 3.8
+
+
+def test_a_question_goes_first_but_questions_do_not_stop_the_stream(bench) -> None:
+    watcher = SleepyWatcher(0.02, answer_s=0.01)
+    it = bench(watcher, waiting=50)
+    it.worker.offer(arrival())
+    it.until(lambda: watcher.order == ['a'])
+    it.worker.offer(arrival(stamp_ns=2))
+    inquiries = [it.worker.ask(Question(text='?')) for _ in range(6)]
+    for stamp_ns in range(3, 30):
+        it.worker.offer(arrival(stamp_ns=stamp_ns))
+        time.sleep(0.01)
+    for inquiry in inquiries:
+        assert inquiry.answer.result(5).text == 'yes'
+    assert watcher.order[:6] == ['a', 'question', 'a', 'question', 'a', 'question']
+
+
+def test_a_question_whose_time_runs_out_while_it_waits_is_told_so(bench) -> None:
+    it = bench(SleepyWatcher(0.5))
+    it.worker.offer(arrival())
+    it.until(lambda: it.health.cameras['a'].arrived == 1)
+    time.sleep(0.02)
+    inquiry = it.worker.ask(Question(text='?', timeout_s=0.05))
+    time.sleep(0.1)
+    it.worker.expire()
+    with pytest.raises(DeadlineError, match='longer timeout'):
+        inquiry.answer.result(0)
+    assert it.health.failed_questions['DeadlineError'] == 1
+
+
+def test_a_cancelled_question_is_let_go_while_it_waits(bench) -> None:
+    it = bench(SleepyWatcher(0.3))
+    it.worker.offer(arrival())
+    time.sleep(0.02)
+    inquiry = it.worker.ask(Question(text='?'))
+    inquiry.cancelled.set()
+    it.worker.expire()
+    with pytest.raises(CancelledError):
+        inquiry.answer.result(0)
+
+
+def test_a_question_to_nobody_or_too_many_is_refused_with_a_remedy(bench) -> None:
+    it = bench(SleepyWatcher(0.3), waiting=1)
+    with pytest.raises(QuestionError, match='there are: a'):
+        it.worker.ask(Question(text='?', camera='rear')).answer.result(0)
+    it.worker.offer(arrival())
+    time.sleep(0.02)
+    it.worker.ask(Question(text='?'))
+    with pytest.raises(QuestionError, match=r'raise ask\.waiting'):
+        it.worker.ask(Question(text='?')).answer.result(0)
+
+
+def test_a_bad_image_is_counted_and_the_next_good_one_works(bench) -> None:
+    def bad():
+        raise ImageError('no pixels. Send some.')
+
+    it = bench(SleepyWatcher(0.0))
+    it.worker.offer(arrival(rgb=bad))
+    it.until(lambda: it.health.cameras['a'].refused['ImageError'] == 1)
+    assert it.health.cameras['a'].last_error == 'no pixels. Send some.'
+    it.worker.offer(arrival(stamp_ns=2))
+    it.until(lambda: len(it.scenes) == 1)
+
+
+@pytest.mark.parametrize('error', [EngineError('out of memory'), ZeroDivisionError('surprise')])
+def test_a_failing_engine_fails_that_frame_and_that_question_only(bench, error: Exception) -> None:
+    class Failing(SleepyWatcher):
+        broken = True
+
+        def look(self, frame):
+            if self.broken:
+                raise error
+            return super().look(frame)
+
+        def answer(self, inquiry):
+            if self.broken:
+                raise error
+            return super().answer(inquiry)
+
+    watcher = Failing(0.0)
+    it = bench(watcher)
+    it.worker.offer(arrival())
+    it.until(lambda: len(it.scenes) == 1)
+    assert 'engine failure' in it.scenes[0].reason
+    with pytest.raises(EngineError):
+        it.worker.ask(Question(text='?')).answer.result(5)
+    assert it.health.engine_failures == 2
+    watcher.broken = False
+    it.worker.offer(arrival(stamp_ns=2))
+    assert it.worker.ask(Question(text='?')).answer.result(5).text == 'yes'
+    it.until(lambda: len(it.scenes) == 2)
+
+
+def test_stopping_answers_what_still_waits(bench) -> None:
+    it = bench(SleepyWatcher(0.1))
+    it.worker.offer(arrival())
+    time.sleep(0.02)
+    inquiry = it.worker.ask(Question(text='?'))
+    it.worker.stop()
+    with pytest.raises(CancelledError, match='being stopped'):
+        inquiry.answer.result(0)
