@@ -9,6 +9,7 @@ from pathlib import Path
 _EXAMPLES = """examples:
   penguin sim dataset out/train --split train --clips 29000
   penguin sim dataset out/test --split test --clips 1200
+  penguin sim record out/drive.mcap --seconds 40 --rate 5 --seed 7
 """
 
 
@@ -31,6 +32,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     dataset.add_argument('--first-seed', type=int, default=0, help='seed of the first clip (default: %(default)s)')
     dataset.add_argument('--processes', type=_positive, default=1, help='shards rendered at the same time '
                                                                         '(default: %(default)s)')
+
+    record = actions.add_parser(
+        'record', help='write a drive through the warehouse as an .mcap file',
+        description='Records images, camera info and ground truth of a drive in which things come, go and move.')
+    record.add_argument('path', type=Path, metavar='OUT.mcap', help='file to write; it must not exist')
+    record.add_argument('--seconds', type=_positive_float, default=36.0, help='length (default: %(default)s)')
+    record.add_argument('--rate', type=_positive_float, default=5.0, help='images per second (default: %(default)s)')
+    record.add_argument('--seed', type=int, default=0, help='which drive (default: %(default)s)')
+    record.add_argument('--split', default='demo', help='name hashed into the seed (default: %(default)s)')
+    record.add_argument('--raw', action='store_true', help='sensor_msgs/Image instead of JPEG in CompressedImage')
     parser.set_defaults(run=run)
 
 
@@ -41,8 +52,15 @@ def _positive(text: str) -> int:
     return value
 
 
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f'{value} is not above 0')
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
-    return _dataset(args)
+    return _dataset(args) if args.action == 'dataset' else _record(args)
 
 
 def _show_progress(done: int, total: int, frames_per_s: float) -> None:
@@ -57,4 +75,18 @@ def _dataset(args: argparse.Namespace) -> int:
     frames = generate_dataset(args.folder, args.split, args.clips, first_seed=args.first_seed, processes=args.processes,
                               progress=_show_progress)
     print(f'{args.folder}: {args.clips} clips of split {args.split}, {frames} frames rendered now')
+    return 0
+
+
+def _record(args: argparse.Namespace) -> int:
+    from penguin_ros.sim.recording import record_drive
+
+    def show(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            end = '\n' if done == total or not sys.stderr.isatty() else '\r'
+            print(f'{done}/{total} images', end=end, file=sys.stderr, flush=True)
+
+    count = record_drive(args.path, seconds=args.seconds, rate_hz=args.rate, seed=args.seed, split=args.split,
+                         compressed=not args.raw, progress=show)
+    print(f'{args.path}: {count} images, {args.path.stat().st_size / 1e6:.1f} MB')
     return 0

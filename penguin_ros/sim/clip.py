@@ -84,9 +84,11 @@ def _sample_shelves(rng: np.random.Generator, room: Room) -> tuple[Shelf, ...]:
 
 
 def _furnish(rng: np.random.Generator, world: World) -> World:
-    """Put in the things of the first picture, and sometimes some beside the view."""
+    """Put in the things of the first picture; sometimes one more that may be too far or too hidden to count."""
     for _ in range(int(rng.choice(len(_COUNT_SHARES), p=_COUNT_SHARES))):
-        world = _with_thing_in_view(rng, world, 0.0)
+        world = with_thing_in_view(rng, world, 0.0)
+    if rng.random() < 0.25:
+        world = with_thing_in_view(rng, world, 0.0, well_seen=False)
     return world
 
 
@@ -99,22 +101,25 @@ def sample_identity(rng: np.random.Generator, world: World) -> tuple[str, str]:
             return kind, colour
 
 
-def _with_thing_in_view(rng: np.random.Generator, world: World, time_s: float,
-                        present_s: tuple[float, float] = (-math.inf, math.inf), *, kind: str | None = None) -> World:
+def with_thing_in_view(rng: np.random.Generator, world: World, time_s: float,
+                        present_s: tuple[float, float] = (-math.inf, math.inf), *, kind: str | None = None,
+                       well_seen: bool = True) -> World:
     """The world with one more thing that the camera sees well at a time; unchanged if no place is found."""
     new_kind, colour = sample_identity(rng, world)
     id = 1 + max((thing.id for thing in world.things), default=0)
     thing = make_thing(rng, id, kind or new_kind, colour, standing(0, 0, 0), present_s=present_s)
-    spot = _spot_in_view(rng, world, thing, time_s)
+    spot = spot_in_view(rng, world, thing, time_s, well_seen=well_seen)
     return world if spot is None else replace(world, things=(*world.things, replace(thing, way=standing(*spot))))
 
 
-def _spot_in_view(rng: np.random.Generator, world: World, thing: Thing, time_s: float) -> Pose | None:
-    """Where a thing is well seen and hides no other too much, or None after some attempts."""
+def spot_in_view(rng: np.random.Generator, world: World, thing: Thing, time_s: float, *, well_seen: bool = True) -> Pose | None:
+    """Where a thing is well seen (if asked) and hides no other too much, or None after some attempts."""
     x, y, yaw = pose = world.robot.at(time_s)
     half_view = math.atan(world.camera.width_px / 2 / world.camera.focal_px)
     nearest_m = {'person': 1.6, 'sign': 1.4}.get(thing.kind, 1.1)
     farthest_m = {'sign': 4.0, 'ball': 5.0, 'cone': 5.0}.get(thing.kind, 6.0)
+    if not well_seen:
+        nearest_m, farthest_m = 3.0, 9.0
     others = [other for other in world.things_at(time_s) if other.id != thing.id]
     other_masks = [(_distance_m(other, pose, time_s), _mask(other, world.camera, pose, time_s)) for other in others]
     seen_before = _well_seen(other_masks)
@@ -128,7 +133,7 @@ def _spot_in_view(rng: np.random.Generator, world: World, thing: Thing, time_s: 
         if not is_free(world, placed, spot_x, spot_y, time_s):
             continue
         seen_with = _well_seen([*other_masks, (distance_m, _mask(placed, world.camera, pose, time_s))])
-        if seen_with[-1] and seen_with[:-1] == seen_before:
+        if seen_with[-1] >= well_seen and seen_with[:-1] == seen_before:
             return spot_x, spot_y, facing
     return None
 
@@ -225,46 +230,46 @@ def _with_thing_beside_view(rng: np.random.Generator, world: World) -> World:
 
 def _appear(rng: np.random.Generator, world: World, times_s: list[float], frame: int) -> World:
     from_s = times_s[frame] - 0.3 * (times_s[frame] - times_s[frame - 1])
-    return _with_thing_in_view(rng, world, times_s[frame], (from_s, math.inf))
+    return with_thing_in_view(rng, world, times_s[frame], (from_s, math.inf))
 
 
-def _untouched(world: World) -> list[Thing]:
+def untouched(world: World) -> list[Thing]:
     """Things that nothing has happened to yet."""
     return [thing for thing in world.things if thing.present_s == (-math.inf, math.inf) and len(thing.way.stops) == 1]
 
 
-def _replaced(world: World, thing: Thing) -> World:
+def replaced(world: World, thing: Thing) -> World:
     return replace(world, things=tuple(thing if other.id == thing.id else other for other in world.things))
 
 
 def _leave(rng: np.random.Generator, world: World, times_s: list[float], frame: int) -> World:
-    free = _untouched(world)
+    free = untouched(world)
     if not free:
         return world
     until_s = times_s[frame] - 0.3 * (times_s[frame] - times_s[frame - 1])
-    return _replaced(world, replace(free[int(rng.integers(len(free)))], present_s=(-math.inf, until_s)))
+    return replaced(world, replace(free[int(rng.integers(len(free)))], present_s=(-math.inf, until_s)))
 
 
 def _move(rng: np.random.Generator, world: World, times_s: list[float], frame: int) -> World:
     """Somebody put it elsewhere between two frames."""
-    free = _untouched(world)
+    free = untouched(world)
     if not free:
         return world
     thing = free[int(rng.integers(len(free)))]
-    spot = _spot_in_view(rng, world, thing, times_s[frame])
+    spot = spot_in_view(rng, world, thing, times_s[frame])
     if spot is None:
         return world
     before_s, now_s = times_s[frame - 1], times_s[frame]
     stops = ((before_s + 0.3 * (now_s - before_s), *thing.way.stops[0][1:]), (now_s - 0.3 * (now_s - before_s), *spot))
-    return _replaced(world, replace(thing, way=Way(stops)))
+    return replaced(world, replace(thing, way=Way(stops)))
 
 
 def _walk(rng: np.random.Generator, world: World, times_s: list[float], frame: int) -> World:
     """A person, one already there or one more, walks for the rest of the clip, maybe out of view."""
-    people = [thing for thing in _untouched(world) if thing.kind == 'person']
+    people = [thing for thing in untouched(world) if thing.kind == 'person']
     if not people:
-        world = _with_thing_in_view(rng, world, 0.0, kind='person')
-        people = [thing for thing in _untouched(world) if thing.kind == 'person']
+        world = with_thing_in_view(rng, world, 0.0, kind='person')
+        people = [thing for thing in untouched(world) if thing.kind == 'person']
     if not people:
         return world
     person = people[int(rng.integers(len(people)))]
@@ -276,7 +281,7 @@ def _walk(rng: np.random.Generator, world: World, times_s: list[float], frame: i
         steps = [(x + share * (end[0] - x), y + share * (end[1] - y)) for share in (0.25, 0.5, 0.75, 1.0)]
         if all(is_free(world, person, *step, from_s) for step in steps):
             stops = ((from_s - 0.01, x, y, heading), (until_s, *end, heading))
-            return _replaced(world, replace(person, way=Way(stops)))
+            return replaced(world, replace(person, way=Way(stops)))
     return world
 
 

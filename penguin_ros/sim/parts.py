@@ -111,25 +111,26 @@ def _person(frame: _Frame, thing: Thing, stride_rad: float) -> list[Part]:
     skin, hair = _SKINS[thing.face % 4], _HAIRS[thing.face // 4 % 3]
     trousers = _TROUSERS[thing.face // 12 % 3]
     swing = 0.45 * math.sin(stride_rad)
+    leg_m, arm_m = 0.45 * h, 0.27 * h
+    hip = 0.02 * h + leg_m * math.cos(swing)       # both feet stay on the floor: a long stride lowers the body
+    drop = 0.02 * h + leg_m - hip
+    shoulder = 0.78 * h - drop
     parts = []
     for side in (-1, 1):
         leg, arm = side * swing, -side * swing * 0.9
-        hip, shoulder = 0.48 * h, 0.78 * h
-        leg_m, arm_m = 0.40 * h, 0.27 * h
-        parts.append(frame.part('capsule', (0.045 * h, leg_m / 2), (-math.sin(leg) * leg_m / 2, side * 0.055 * h,
-                                hip - math.cos(leg) * leg_m / 2), trousers, tilt_rad=leg))
-        foot_x, foot_z = -math.sin(leg) * leg_m * 1.06, hip - math.cos(leg) * leg_m * 1.06
-        parts.append(frame.part('box', (0.07 * h, 0.032 * h, 0.02 * h), (foot_x + 0.025 * h, side * 0.055 * h,
-                                max(foot_z, 0.02 * h)), (0.07, 0.06, 0.06)))
+        parts.append(frame.part('capsule', (0.045 * h, leg_m / 2 - 0.03 * h), (-math.sin(leg) * leg_m / 2, side * 0.055 * h,
+                                hip - math.cos(leg) * leg_m / 2 + 0.02 * h), trousers, tilt_rad=leg))
+        parts.append(frame.part('box', (0.07 * h, 0.032 * h, 0.02 * h), (0.025 * h - math.sin(leg) * leg_m, side * 0.055 * h,
+                                0.02 * h), (0.07, 0.06, 0.06)))
         parts.append(frame.part('capsule', (0.03 * h, arm_m / 2), (-math.sin(arm) * arm_m / 2, side * 0.145 * h,
                                 shoulder - math.cos(arm) * arm_m / 2), thing.rgb, tilt_rad=arm))
         parts.append(frame.part('sphere', (0.03 * h,), (-math.sin(arm) * arm_m * 1.12, side * 0.145 * h,
                                 shoulder - math.cos(arm) * arm_m * 1.12), skin))
-    for side in (-0.05, 0.0, 0.05):
-        parts.append(frame.part('capsule', (0.075 * h, 0.125 * h), (0, side * h, 0.64 * h), thing.rgb))
-    parts.append(frame.part('cylinder', (0.033 * h, 0.03 * h), (0, 0, 0.86 * h), skin))
-    parts.append(frame.part('sphere', (0.062 * h,), (0.004 * h, 0, 0.93 * h), skin))
-    parts.append(frame.part('sphere', (0.061 * h,), (-0.012 * h, 0, 0.945 * h), hair))
+    for offset in (-0.05, 0.0, 0.05):
+        parts.append(frame.part('capsule', (0.075 * h, 0.125 * h), (0, offset * h, 0.64 * h - drop), thing.rgb))
+    parts.append(frame.part('cylinder', (0.033 * h, 0.03 * h), (0, 0, 0.86 * h - drop), skin))
+    parts.append(frame.part('sphere', (0.062 * h,), (0.004 * h, 0, 0.93 * h - drop), skin))
+    parts.append(frame.part('sphere', (0.061 * h,), (-0.012 * h, 0, 0.945 * h - drop), hair))
     return parts
 
 
@@ -177,13 +178,14 @@ def parts_of_shelf(shelf: Shelf) -> list[Part]:
     """A steel rack with boxes in grey and brown."""
     rng = np.random.default_rng(shelf.seed)
     frame = _Frame(shelf.x, shelf.y, shelf.yaw)
-    steel = tuple(float(c) for c in rng.uniform(0.25, 0.45) * np.array([0.95, 1.0, 1.08]))
+    grey = float(rng.uniform(0.25, 0.45))
+    steel = (grey * 0.95, grey, grey * 1.08)
     half_l, half_d = shelf.length_m / 2, shelf.depth_m / 2
     parts = [frame.part('box', (0.025, 0.025, shelf.height_m / 2), (sx * half_l, sy * half_d, shelf.height_m / 2), steel)
-             for sx in (-1, 1) for sy in (-1, 1)]  # type: ignore[arg-type]
+             for sx in (-1, 1) for sy in (-1, 1)]
     for level in (0.12, 0.5, 0.88):
         z = shelf.height_m * level
-        parts.append(frame.part('box', (half_l, half_d, 0.02), (0, 0, z), steel))  # type: ignore[arg-type]
+        parts.append(frame.part('box', (half_l, half_d, 0.02), (0, 0, z), steel))
         along_m = -half_l + 0.08
         while True:
             width_m = float(rng.uniform(0.22, 0.5))

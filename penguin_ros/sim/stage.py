@@ -174,6 +174,8 @@ class Stage:
         model, data = self.model, self.data
         by_shape: dict[str, list[tuple[int, Part]]] = defaultdict(list)
         for owner, part in [(0, part) for part in self._static_parts] + parts:
+            if part.role == 'shadow' and world.light.casts_shadow:
+                continue                           # the real one is there
             by_shape[part.shape].append((owner, part))
         owners = np.zeros(model.ngeom, np.int32)
         for shape, pool in self._pool.items():
