@@ -98,7 +98,7 @@ def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limi
             on_tokens(decoded)
 
 
-def choice_probabilities(stream: Stream, prompt: Sequence[Piece], choices: Sequence[Sequence[int]], *, end_id: int,
+def choice_probabilities(stream: Stream, prompt: Sequence[Piece], choices: Sequence[Sequence[int] | np.ndarray], *, end_id: int,
                          limits: Limits, at: StreamPoint | None = None) -> np.ndarray:
     """How likely each choice is to be the answer, float64 [len(choices)], summing to 1.
 

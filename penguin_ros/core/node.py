@@ -41,6 +41,7 @@ class Perception(Watcher, Protocol):
 
     model_name: str
     engine_id: str
+    interrupted: Callable[[], bool]     # asked between two tokens; True ends what is being written
 
     def reconfigure(self, config: PenguinConfig) -> None: ...  # from any thread; in force from the next piece of work
 
@@ -105,6 +106,7 @@ class PerceptionNode:
         self._worker = Worker(
             self._perception, {camera.name: camera.priority for camera in self._cameras}, on_scene=self._publish_scene,
             health=self._health, log=self._log, waiting=self._config.ask.waiting, timeout_s=self._config.ask.timeout_s)
+        self._perception.interrupted = self._is_stopping
         self._worker.start()
         self._activated_s = time.monotonic()
         for camera in self._cameras:
@@ -112,6 +114,10 @@ class PerceptionNode:
                 camera.topic, lambda message, name=camera.name: self._on_image(name, message), compressed=camera.compressed))
             self._log.info(f'camera {camera.name} listens to {camera.topic}')
         return None
+
+    def _is_stopping(self) -> bool:
+        worker = self._worker
+        return worker is None or worker.stopping
 
     def deactivate(self) -> str | None:
         """Let go of the cameras and end the worker; the engines stay loaded."""

@@ -30,7 +30,7 @@ def settings_of(settings_class: type, prefix: str = '') -> list[Setting]:
         if dataclasses.is_dataclass(hints[field.name]):
             found += settings_of(hints[field.name], f'{prefix}{field.name}.')
         elif 'about' in field.metadata:
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
             found.append(Setting(name=prefix + field.name, default=default, **field.metadata))
     return found
 
