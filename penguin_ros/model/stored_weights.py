@@ -1,0 +1,176 @@
+"""Where the weights of exported graphs lie: in files of their own, or still in the checkpoint. Knows no model (export.py).
+
+The embedding table is read by the host, row by row, and by the graph as the output matrix when the two are tied. It is
+stored once for both, [vocabulary, width], in a file of its own or in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from penguin_ros.core.errors import CheckpointError
+from penguin_ros.model.graph import Graph, Tensor
+from penguin_ros.model.weights import WeightFiles
+
+EMBEDDING = 'decoder.embed_tokens.weight'
+EMBEDDING_FILE = 'embeddings.bin'
+_ALIGNMENT = 4096           # a page, so that a runtime can map each tensor
+_DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Where the embeddings of all token ids lie: ``shape`` rows and columns of ``dtype`` from byte ``offset`` on."""
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, int]
+
+
+class StoredWeights(Protocol):
+    """The checkpoint's tensors as a graph can read them."""
+
+    compute: str                # type of matrices as the graph sees them
+    files: list[str]            # that hold weights, relative to the graphs' folder
+
+    def writing(self, file: str) -> AbstractContextManager[None]:
+        """What is asked for inside goes to ``file``, if weights are copied; the file appears when it is whole."""
+        ...
+
+    def matrix(self, graph: Graph, name: str) -> Tensor:
+        """A linear layer's weight as [in, out] in the compute type."""
+        ...
+
+    def vector(self, graph: Graph, name: str, dtype: str) -> Tensor: ...
+
+    def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
+        """The weight that makes logits, [width, vocabulary] in the compute type."""
+        ...
+
+    def embeddings(self) -> EmbeddingTable: ...
+
+
+class OwnFiles:
+    """Weights are copied into own files, matrices as [in, out], in the compute type; one tensor in memory at a time."""
+
+    def __init__(self, weights: WeightFiles, folder: Path, compute: str) -> None:
+        self.compute = compute
+        self.files: list[str] = []
+        self._weights = weights
+        self._folder = folder
+        self._open: tuple[str, BinaryIO] | None = None
+
+    @contextmanager
+    def writing(self, file: str) -> Iterator[None]:
+        with _written_whole(self._folder / file) as stream:
+            self._open = file, stream
+            yield
+        self._open = None
+        self.files.append(file)
+
+    def matrix(self, graph: Graph, name: str) -> Tensor:
+        value = self._read_as(name, self.compute)
+        return self._store(graph, name, value.reshape(len(value), -1).T)
+
+    def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
+        return self._store(graph, name, self._read_as(name, dtype))
+
+    def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
+        if not tied:
+            return self.matrix(graph, 'decoder.lm_head.weight')
+        table = self.embeddings()
+        nbytes = (self._folder / table.file).stat().st_size
+        stored = graph.stored(EMBEDDING, table.dtype, table.shape, file=table.file, offset=0, nbytes=nbytes)
+        return graph.transpose(stored, (1, 0), f'{EMBEDDING}.transposed')
+
+    def embeddings(self) -> EmbeddingTable:
+        rows, width = self._weights.shape(EMBEDDING)
+        if EMBEDDING_FILE not in self.files:
+            with _written_whole(self._folder / EMBEDDING_FILE) as stream:
+                stream.write(_bytes(self._read_as(EMBEDDING, self.compute)))
+            self.files.append(EMBEDDING_FILE)
+        return EmbeddingTable(EMBEDDING_FILE, 0, self.compute, (rows, width))
+
+    def _store(self, graph: Graph, name: str, value: np.ndarray) -> Tensor:
+        assert self._open is not None, 'weights are asked for inside of writing()'
+        file, stream = self._open
+        stream.write(bytes(-stream.tell() % _ALIGNMENT))
+        offset = stream.tell()
+        stream.write(_bytes(value))
+        return graph.stored(name, value.dtype.name, value.shape, file=file, offset=offset, nbytes=value.nbytes)
+
+    def _read_as(self, name: str, dtype: str) -> np.ndarray:
+        with np.errstate(over='ignore'):  # reported below, by name
+            value = self._weights.read(name).astype(dtype)
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f'{self._weights.stored_name(name)} in {self._weights.folder} has values that {dtype} cannot hold. '
+                'Export with precision fp32, or download the weights again if that fails too.')
+        return value
+
+
+class CheckpointBytes:
+    """Graphs point into the checkpoint's own files, which must lie beside them; types and layout are changed on loading.
+
+    For small models: a runtime keeps the changed copy in memory.
+    """
+
+    def __init__(self, weights: WeightFiles, compute: str) -> None:
+        self.compute = compute
+        self.files: list[str] = []
+        self._weights = weights
+
+    @contextmanager
+    def writing(self, file: str) -> Iterator[None]:
+        yield
+
+    def matrix(self, graph: Graph, name: str) -> Tensor:
+        rows, *columns = self._weights.shape(name)
+        stored = self._stored(graph, name, (rows, int(np.prod(columns))))
+        with graph.outermost():
+            return graph.transpose(graph.cast(stored, self.compute, f'{name}.cast'), (1, 0), f'{name}.transposed')
+
+    def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
+        with graph.outermost():
+            return graph.cast(self._stored(graph, name, self._weights.shape(name)), dtype, f'{name}.cast')
+
+    def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
+        return self.matrix(graph, EMBEDDING if tied else 'decoder.lm_head.weight')
+
+    def embeddings(self) -> EmbeddingTable:
+        rows, width = self._weights.shape(EMBEDDING)
+        span = self._weights.span(EMBEDDING)
+        return EmbeddingTable(self._listed(span.file), span.offset, _DTYPES[self._weights.dtype(EMBEDDING)], (rows, width))
+
+    def _stored(self, graph: Graph, name: str, shape: tuple[int, ...]) -> Tensor:
+        span = self._weights.span(name)
+        return graph.stored(name, _DTYPES[self._weights.dtype(name)], shape, file=self._listed(span.file),
+                            offset=span.offset, nbytes=span.nbytes)
+
+    def _listed(self, file: Path) -> str:
+        if file.name not in self.files:
+            self.files.append(file.name)
+        return file.name
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under its name, on the disk, only when nothing went wrong."""
+    unfinished = path.with_name(path.name + '.unfinished')
+    with unfinished.open('wb') as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(unfinished, path)
+
+
+def _bytes(value: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(value).data.cast('B')
