@@ -50,7 +50,8 @@ def generate_dataset(folder: Path | str, split: str, clips: int, *, first_seed: 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = shard_plan(split, clips, first_seed=first_seed, frames_per_shard=frames_per_shard)
-    jobs = [(folder, shard, split, seeds) for shard, seeds in enumerate(plan) if not _json_path(folder, shard).exists()]
+    jobs = [(folder, shard, split, seeds) for shard, seeds in enumerate(plan)
+            if _finished_seeds(folder, shard) != seeds]
     total = sum(clip_length(split, seed) for job in jobs for seed in job[3])
     done, start_s = 0, time.monotonic()
 
@@ -74,6 +75,12 @@ def generate_dataset(folder: Path | str, split: str, clips: int, *, first_seed: 
 
 def _json_path(folder: Path, shard: int) -> Path:
     return folder / f'clips_{shard:03d}.json'
+
+
+def _finished_seeds(folder: Path, shard: int) -> list[int]:
+    """The seeds a finished shard holds; the last shard of a shorter run holds fewer than are now asked for."""
+    path = _json_path(folder, shard)
+    return [clip['seed'] for clip in json.loads(path.read_text())] if path.exists() else []
 
 
 def _render_shard(job: tuple[Path, int, str, list[int]]) -> int:

@@ -1,0 +1,65 @@
+"""Recordings can be read back, repeat byte for byte, and bad ones are refused with their remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penguin_ros.core.errors import RecordingError
+from penguin_ros.sim.drive import sample_drive
+from penguin_ros.sim.recording import FIRST_STAMP_NS, camera_matrix, read_recording, record_drive
+from penguin_ros.sim.render import Renderer
+from penguin_ros.sim.world import Camera
+
+pytest.importorskip('rosbags', reason='rosbags is not installed: pip install "penguin_ros[dds]"')
+
+
+@pytest.fixture(scope='module')
+def recording(renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('recording') / 'drive.mcap'
+    record_drive(path, seconds=3.0, rate_hz=2.0, seed=4, split='unit test')
+    return path
+
+
+def test_a_recording_gives_back_images_stamps_and_truth(recording: Path, renderer: Renderer) -> None:
+    frames = list(read_recording(recording))
+    assert [frame.stamp_ns for frame in frames] == [FIRST_STAMP_NS + index * 500_000_000 for index in range(6)]
+    assert {frame.frame_id for frame in frames} == {'camera_optical_frame'}
+    picture, truth = renderer.frame(sample_drive('unit test', 4, 3.0), 1.5)
+    assert np.abs(frames[3].pixels.astype(int) - picture).mean() < 4         # JPEG
+    assert frames[3].truth['objects'] == truth.as_dict()['objects']
+    assert frames[3].truth['stamp_ns'] == frames[3].stamp_ns
+
+
+def test_raw_images_come_back_exactly(renderer: Renderer, tmp_path: Path) -> None:
+    record_drive(tmp_path / 'raw.mcap', seconds=0.5, rate_hz=2.0, seed=4, split='unit test', compressed=False)
+    (frame,) = read_recording(tmp_path / 'raw.mcap')
+    assert np.array_equal(frame.pixels, renderer.frame(sample_drive('unit test', 4, 0.5), 0.0)[0])
+
+
+def test_the_same_seed_gives_the_same_bytes(recording: Path, tmp_path: Path) -> None:
+    record_drive(tmp_path / 'drive.mcap', seconds=3.0, rate_hz=2.0, seed=4, split='unit test')
+    assert (tmp_path / 'drive.mcap').read_bytes() == recording.read_bytes()
+
+
+def test_the_camera_matrix_puts_a_point_on_the_axis_in_the_middle() -> None:
+    pixel = camera_matrix(Camera()) @ np.array([0.0, 0.0, 2.0])
+    assert pixel[:2] / pixel[2] == pytest.approx([159.5, 119.5])
+
+
+def test_a_recording_cut_off_is_refused_with_its_remedy(recording: Path, tmp_path: Path) -> None:
+    cut = tmp_path / 'cut.mcap'
+    cut.write_bytes(recording.read_bytes()[:3000])
+    with pytest.raises(RecordingError, match='whole'):
+        list(read_recording(cut))
+
+
+def test_a_missing_recording_and_an_existing_target_are_refused(recording: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match='cannot be read'):
+        list(read_recording(tmp_path / 'none.mcap'))
+    with pytest.raises(RecordingError, match='exists already'):
+        record_drive(recording, seconds=1.0, rate_hz=1.0, seed=0)
+    with pytest.raises(RecordingError, match='does not end in .mcap'):
+        record_drive(tmp_path / 'drive.bag', seconds=1.0, rate_hz=1.0, seed=0)
