@@ -97,9 +97,8 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.width, 3, config.patch_px, config.patch_px))
+        self.weight = nn.Parameter(torch.zeros(config.width, 3, config.patch_px, config.patch_px))
         self.bias = nn.Parameter(torch.zeros(config.width))
-        _lecun_normal(self.weight, config.patch_values)
 
     def forward(self, patches: Tensor) -> Tensor:
         return F.linear(patches, self.weight.flatten(1), self.bias)
@@ -173,7 +172,8 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, *, tied_embeddings: bool, fused_attention: bool | None = None) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
+        # Not a bare nn.Embedding: drawing its numbers on the meta device makes torch import 70 MB of code for nothing.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.zeros(config.vocabulary, config.width), freeze=False)
         self.layers = nn.ModuleList(Block(config, fused_attention) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = None if tied_embeddings else nn.Linear(config.width, config.vocabulary, bias=False)
@@ -198,7 +198,7 @@ class Decoder(nn.Module):
 
 
 class PenguinVL(nn.Module):
-    """Encoder, projector and decoder.
+    """Encoder, projector and decoder. Weights come from model/checkpoint.py or, to train, from ``initialise``.
 
     ``fused_attention`` picks torch's fused attention (True), plain products and a softmax (False), or the faster of the
     two for the device (None): on a CPU the fused one has a very slow backward pass (reference/nano.md, Pitfalls).
@@ -336,6 +336,6 @@ def initialise(model: PenguinVL, *, seed: int) -> None:
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
-def _lecun_normal(weight: Tensor, fan_in: int, generator: torch.Generator | None = None) -> None:
+def _lecun_normal(weight: Tensor, fan_in: int, generator: torch.Generator) -> None:
     std = fan_in**-0.5 / 0.8796  # cutting at two sigma narrows the spread by 0.8796
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)

@@ -34,7 +34,8 @@ def a_frame(vision: VisionEngine, seed: int = 0, *, windows: tuple[int, int] = (
 
 
 def read(language: LanguageEngine, cache: KVCache, pieces: Sequence[Piece], *, start: int = 1,
-         first_position: int | None = None, hidden_rows: Sequence[int] = (), logits_for: Sequence[int] | None = None) -> np.ndarray:
+         first_position: int | None = None, hidden_rows: Sequence[int] = (),
+         logits_for: Sequence[int] | None = None) -> np.ndarray:
     """Append at consecutive positions, by default those that the rows would have with nothing hidden; logits of all rows."""
     count = sum(piece.count if isinstance(piece, VisualTokens) else len(piece) for piece in pieces)
     visible = np.ones(start, dtype=bool)
