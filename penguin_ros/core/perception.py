@@ -19,7 +19,7 @@ from penguin_ros.core.engine import LanguageEngine, VisionEngine, VisualTokens
 from penguin_ros.core.errors import CancelledError, ConfigError, DeadlineError, QuestionError, StampError
 from penguin_ros.core.frame import Frame, FrameRing
 from penguin_ros.core.governor import Governor
-from penguin_ros.core.grid import Grid, fit_grid, native_grid
+from penguin_ros.core.grid import Grid, fit_grid, grid_tokens, native_grid
 from penguin_ros.core.grounding import Grounded, ground
 from penguin_ros.core.health import Health
 from penguin_ros.core.keyframe import KeyframeDecision, KeyframeDetector, keyframe_detector
@@ -284,6 +284,23 @@ class Perception:
         """Visual tokens that may be held at this moment, all cameras together."""
         budget = self._config.token_budget
         return max(int(budget.window_tokens * self._governor.share), budget.min_frame_tokens * len(self._watches))
+
+    def _make_room(self, watch: _Watch, native: Grid, keyframe: bool) -> Grid:
+        """Let go of what the budget has no room for beside a new frame; returns the new frame's grid."""
+        budget, merge = self._config.token_budget, self._engines.vision.spec.merge
+        window = self._window_tokens
+        share = window // 2 if keyframe else budget.min_frame_tokens * 2
+        grid = fit_grid(native, min(share, self._engines.vision.spec.max_patches // merge ** 2), merge=merge)
+        while self._tokens_held + grid_tokens(grid, merge) > window or len(watch.stream.frames) >= self._config.window.frames:
+            over = [w for w in self._watches.values() if len(w.stream.frames) > (w is not watch)]
+            if not over:
+                break
+            fullest = max(over, key=lambda w: w.stream.tokens)
+            frames = fullest.stream.frames
+            going = next((frame for frame in frames[:-1] if not frame.keyframe), frames[0])
+            fullest.stream.drop(going)
+            fullest.dropped += 1
+        return grid
 
     @property
     def _tokens_held(self) -> int:
