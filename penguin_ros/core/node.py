@@ -140,6 +140,11 @@ class PerceptionNode:
             perception.close()
         return problem
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every image and question that came in has been dealt with; False if that takes longer."""
+        worker = self._worker
+        return worker is None or worker.wait_idle(timeout_s)
+
     # -- settings ------------------------------------------------------------------------------------------------
 
     def _check(self, proposed: Mapping[str, Any]) -> str | None:

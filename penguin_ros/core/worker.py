@@ -92,6 +92,7 @@ class Worker:
         self._inquiries: deque[Inquiry] = deque()
         self._question_was_last = False
         self._stopping = False
+        self._busy = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name='penguin-worker', daemon=True)
         self._logged: dict[str, float] = {}
@@ -153,6 +154,11 @@ class Worker:
             self._fail(inquiry, problem)
         return inquiry
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or is worked on; for whoever feeds images at the engines' own pace."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._busy or self._mailboxes or self._inquiries), timeout_s)
+
     def expire(self) -> None:
         """Fail questions whose time ran out while they waited; to be called every fraction of a second from any thread."""
         now_s = time.monotonic()
@@ -177,11 +183,14 @@ class Worker:
 
     def _next(self) -> Arrival | Inquiry | None:
         with self._changed:
+            self._busy = False
+            self._changed.notify_all()
             while True:
                 if self._stopping:
                     return None
                 if self._inquiries and not (self._question_was_last and self._mailboxes):
                     self._question_was_last = True
+                    self._busy = True
                     return self._inquiries.popleft()
                 if self._mailboxes:
                     camera = min(self._mailboxes, key=lambda name: (self._turns[name].spent, self._mailboxes[name].received_s))
@@ -191,6 +200,7 @@ class Worker:
                         continue
                     self._question_was_last = False
                     self._take_turn(camera)
+                    self._busy = True
                     return self._mailboxes.pop(camera)
                 self._changed.wait()
 
