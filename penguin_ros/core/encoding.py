@@ -33,6 +33,9 @@ class _Layout:
     even_width: bool = False
     even_height: bool = False
 
+    def rows(self, height: int) -> int:
+        return height + height // 2 if self.extra_rows else height
+
 
 def _by_opencv(code: int) -> Convert:
     return lambda pixels: cv2.cvtColor(pixels, code)
@@ -71,6 +74,19 @@ def rgb_from_image(data: Any, *, encoding: str, width: int, height: int, step: i
 
     ``data`` is anything with the buffer protocol. Raises ImageError where size, step, length or encoding do not fit.
     """
+    layout = check_image(data, encoding=encoding, width=width, height=height, step=step, max_pixels=max_pixels)
+    rows, row_bytes = layout.rows(height), width * layout.pixel_bytes
+    pixels = np.frombuffer(data, dtype=np.uint8).reshape(rows, step)[:, :row_bytes]
+    if encoding == 'mono16':
+        pixels = np.ascontiguousarray(pixels).view('>u2' if is_bigendian else '<u2').astype(np.uint16, copy=False)
+    elif layout.pixel_bytes > 1:
+        # Splitting the last axis of a view with padded rows still copies nothing.
+        pixels = pixels.reshape(rows, width, layout.pixel_bytes)
+    return _read_only(layout.convert(pixels))
+
+
+def check_image(data: Any, *, encoding: str, width: int, height: int, step: int, max_pixels: int = MAX_PIXELS) -> _Layout:
+    """How the image is laid out. Raises ImageError where size, step, length or encoding do not fit."""
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise ImageError(f'the image encoding is {encoding!r}; it can be {", ".join(ENCODINGS)}. '
@@ -79,21 +95,15 @@ def rgb_from_image(data: Any, *, encoding: str, width: int, height: int, step: i
     if (layout.even_width and width % 2) or (layout.even_height and height % 2):
         raise ImageError(f'a {encoding} image is {width}x{height} px; it shares colour between pairs of pixels and needs '
                          'even sides. Set an even size in the camera driver.')
-    row_bytes, rows = width * layout.pixel_bytes, height + height // 2 if layout.extra_rows else height
+    row_bytes, rows = width * layout.pixel_bytes, layout.rows(height)
     if step < row_bytes:
         raise ImageError(f'the image step is {step} bytes; a row of {width} px in {encoding} needs at least {row_bytes}. '
                          'Fix step (or encoding) in the camera driver.')
-    flat = np.frombuffer(data, dtype=np.uint8)
-    if flat.size != step * rows:
-        raise ImageError(f'the image data has {flat.size} bytes; {rows} rows of step {step} need {step * rows}. '
+    data_bytes = memoryview(data).nbytes
+    if data_bytes != step * rows:
+        raise ImageError(f'the image data has {data_bytes} bytes; {rows} rows of step {step} need {step * rows}. '
                          'Fix the length of data, height or step in the camera driver.')
-    pixels = flat.reshape(rows, step)[:, :row_bytes]
-    if encoding == 'mono16':
-        pixels = np.ascontiguousarray(pixels).view('>u2' if is_bigendian else '<u2').astype(np.uint16, copy=False)
-    elif layout.pixel_bytes > 1:
-        # Splitting the last axis of a view with padded rows still copies nothing.
-        pixels = pixels.reshape(rows, width, layout.pixel_bytes)
-    return _read_only(layout.convert(pixels))
+    return layout
 
 
 def rgb_from_compressed(data: Any, format: str = '', *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
