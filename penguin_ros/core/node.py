@@ -321,6 +321,9 @@ class PerceptionNode:
             if not question.text and question.region is None:
                 raise QuestionError('the question is empty. Write one, or give a region to have it described.')
         except QuestionError as error:
+            with self._health.held() as health:
+                health.questions += 1
+                health.failed_questions[type(error).__name__] += 1
             refused.set_exception(error)
             return refused
         inquiry: Inquiry = worker.ask(question, partial, job.cancelled if job is not None else None)

@@ -75,6 +75,7 @@ class _Watch:
     newest_ns: int = 0              # stamp of the newest image looked at
     read_ns: int = 0                # stamp of the newest frame in the stream
     owes_caption: bool = True       # something changed that no caption has told yet
+    owed_keyframe: KeyframeDecision | None = None   # decided, but not read yet
     dropped: int = 0
 
 
@@ -165,12 +166,17 @@ class Perception:
         native = self._native(frame)
         self._check_stamp(watch, frame.stamp_ns)
         decision = watch.detector.offer(frame.pixels, frame.stamp_ns)
+        if decision.keyframe:
+            watch.owed_keyframe = decision
+        # Where the engine failed on a keyframe, the next frame stands in for it.
+        decision = watch.owed_keyframe or decision
         watch.ring.add(frame)
         watch.newest_ns = frame.stamp_ns
         speak = self._has_something_to_say(watch, frame, decision)
         encoded = 0
         if decision.keyframe or speak or self._is_read_due(watch, frame):
             encoded = self._read(watch, frame, native, decision.keyframe, stopwatch)
+            watch.owed_keyframe = None
         shortened = self._write_caption(watch, frame, stopwatch) if speak else ''
         scene = self._scene(watch, frame, decision, stopwatch, encoded=encoded, spoken=speak, shortened=shortened)
         self._governor.note(scene.latency.total_ms, self._config.latency.target_ms)
@@ -210,7 +216,7 @@ class Perception:
         watch.detector.reset()
         watch.tracker.clear()
         watch.view.clear()
-        watch.caption, watch.read_ns, watch.owes_caption = _Caption(), 0, True
+        watch.caption, watch.read_ns, watch.owes_caption, watch.owed_keyframe = _Caption(), 0, True, None
 
     def _has_something_to_say(self, watch: _Watch, frame: Frame, decision: KeyframeDecision) -> bool:
         settings = self._config.caption
