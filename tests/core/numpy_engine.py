@@ -81,7 +81,7 @@ class NumpyLanguage:
 
     def append(self, cache: NumpyCache, pieces: Sequence[Piece], *, start: int, positions: np.ndarray,
                visible: np.ndarray, logits_for: Sequence[int]) -> np.ndarray:
-        hidden = np.concatenate([piece.data if isinstance(piece, VisualTokens) else self._embeddings[piece] for piece in pieces])
+        hidden = np.concatenate([p.data if isinstance(p, VisualTokens) else self._embeddings[p] for p in pieces])
         count = len(hidden)
         assert start >= 1
         assert len(visible) == start

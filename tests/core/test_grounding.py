@@ -7,7 +7,8 @@ from penguin_ros.core.grounding import ground
 
 
 def read(raw: str, width_px: int = 1000, height_px: int = 500):
-    return ground(raw, ends=list(range(1, len(raw) + 1)), probabilities=[0.5] * len(raw), height_px=height_px, width_px=width_px)
+    return ground(raw, ends=list(range(1, len(raw) + 1)), probabilities=[0.5] * len(raw), height_px=height_px,
+                  width_px=width_px)
 
 
 @pytest.mark.parametrize('raw', [

