@@ -69,7 +69,7 @@ def build_onnx(recipe: Recipe, folder: Path, *, debug: bool = False,
 
     table = export.embeddings
     manifest = Manifest(
-        backend='onnx', model=recipe.model_name, precision=recipe.precision, recipe=recipe.file.as_posix(),
+        backend='onnx', model=recipe.model_name, precision=recipe.precision, recipe=_as_typed(recipe.file),
         vision_spec=VisionSpec(
             patch_px=encoder.patch_px, merge=recipe.merge, head_dim=encoder.head_dim, rope_theta=encoder.rope_theta,
             width=decoder.width, max_patches=recipe.max_patches),
@@ -95,3 +95,9 @@ def _copy_companions(checkpoint: Path, folder: Path) -> list[str]:
         for name in present:
             shutil.copyfile(checkpoint / name, folder / name)
     return present
+
+
+def _as_typed(recipe: Path) -> str:
+    """The recipe as one would name it from here, so that no path of this machine ends up in the manifest."""
+    here = Path.cwd()
+    return (recipe.resolve().relative_to(here) if recipe.resolve().is_relative_to(here) else recipe).as_posix()

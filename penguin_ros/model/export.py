@@ -151,7 +151,7 @@ def language_graph(config: PenguinVLConfig, weights: StoredWeights, *, attention
     attention_over_past = net.split_attention(mask, past[0][0]) if attention == 'split' else net.joined_attention(mask)
 
     with graph.scope('decoder'):
-        x = graph.cast(embeddings, 'float32', 'embeddings')
+        x = graph.cast(embeddings, 'float32')
         for layer, (past_k, past_v) in enumerate(past):
             def attend(q: Tensor, k: Tensor, v: Tensor, layer: int = layer, past_k: Tensor = past_k,
                        past_v: Tensor = past_v) -> Tensor:
@@ -199,7 +199,7 @@ class _Network:
                 v = self.heads(self.linear(y, f'{attention}.v_proj', 'v', dtype=compute), config.kv_heads, 'v.heads')
                 q = self.rotate(self.rms_norm(q, f'{attention}.q_norm', 'q.norm'), self.query_tables, 'q.rotated')
                 k = self.rotate(self.rms_norm(k, f'{attention}.k_norm', 'k.norm'), self.key_tables, 'k.rotated')
-                mixed = attend(graph.cast(q, compute, 'q.cast'), graph.cast(k, compute, 'k.cast'), v)
+                mixed = attend(graph.cast(q, compute), graph.cast(k, compute), v)
                 y = self.linear(mixed, f'{attention}.o_proj', 'out')
             x = graph.op('Add', [x, y], 'attention.add')
             y = self.rms_norm(x, f'{weight}.post_attention_layernorm', 'mlp.norm')
@@ -213,14 +213,14 @@ class _Network:
     def linear(self, x: Tensor, weight: str, name: str, *, bias: bool = False, dtype: str = 'float32') -> Tensor:
         """x [T, in] -> [T, out] as ``dtype``."""
         y = self.product(x, self.weights.matrix(self.graph, f'{weight}.weight'), name)
-        y = self.graph.cast(y, dtype, f'{name}.result')
+        y = self.graph.cast(y, dtype)
         if bias:
             y = self.graph.op('Add', [y, self.weights.vector(self.graph, f'{weight}.bias', dtype)], f'{name}.biased')
         return y
 
     def product(self, x: Tensor, matrix: Tensor, name: str) -> Tensor:
         """x times a weight, in the compute type. Every weight is multiplied here, so this is where Q/DQ belongs."""
-        return self.graph.op('MatMul', [self.graph.cast(x, self.weights.compute, f'{name}.cast'), matrix], name)
+        return self.graph.op('MatMul', [self.graph.cast(x, self.weights.compute), matrix], name)
 
     def rms_norm(self, x: Tensor, weight: str, name: str) -> Tensor:
         """x / sqrt(mean(x^2) + eps) * weight, over the last dimension."""
@@ -292,10 +292,10 @@ class _Network:
     def softmax(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         """Probabilities in the compute type, worked out in float32."""
         graph = self.graph
-        scores = graph.cast(scores, 'float32', 'scores.cast')
+        scores = graph.cast(scores, 'float32')
         if mask is not None:
             scores = graph.op('Add', [scores, mask], 'scores.masked')
-        return graph.cast(graph.op('Softmax', [scores], 'probabilities', axis=-1), self.weights.compute, 'probabilities.cast')
+        return graph.cast(graph.op('Softmax', [scores], 'probabilities', axis=-1), self.weights.compute)
 
     def heads_joined(self, mixed: Tensor) -> Tensor:
         """[kv, g, T, d] -> [T, heads * d]"""

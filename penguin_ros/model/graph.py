@@ -105,9 +105,14 @@ class Graph:
         self._node('Split', [x, sizes], [first, second], self._full(name), axis=-1)
         return first, second
 
-    def cast(self, x: Tensor, dtype: str, name: str) -> Tensor:
-        """``x`` as ``dtype``; no node when it already is."""
-        return x if x.dtype == dtype else self.op('Cast', [x], name, dtype=dtype, to=ONNX_TYPES[dtype])
+    def cast(self, x: Tensor, dtype: str) -> Tensor:
+        """``x`` as ``dtype``; no node when it already is, one node however often it is asked for."""
+        if x.dtype == dtype:
+            return x
+        result = Tensor(f'{x.name}.{dtype}', dtype)
+        if result.name not in self._names:
+            self._node('Cast', [x], [self._new(result.name, dtype)], result.name, to=ONNX_TYPES[dtype])
+        return result
 
     def reshape(self, x: Tensor, shape: Sequence[int], name: str) -> Tensor:
         """``x`` in another shape; -1 is worked out, 0 keeps the dimension at its place."""

@@ -136,11 +136,10 @@ class CheckpointBytes:
         rows, *columns = self._weights.shape(name)
         stored = self._stored(graph, name, (rows, int(np.prod(columns))))
         with graph.outermost():
-            return graph.transpose(graph.cast(stored, self.compute, f'{name}.cast'), (1, 0), f'{name}.transposed')
+            return graph.transpose(graph.cast(stored, self.compute), (1, 0), f'{name}.transposed')
 
     def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
-        with graph.outermost():
-            return graph.cast(self._stored(graph, name, self._weights.shape(name)), dtype, f'{name}.cast')
+        return graph.cast(self._stored(graph, name, self._weights.shape(name)), dtype)
 
     def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
         return self.matrix(graph, EMBEDDING if tied else 'decoder.lm_head.weight')
