@@ -168,6 +168,11 @@ class ActionClient:
         self._cancel = bus.client(f'{name}/_action/cancel_goal', 'action_msgs/srv/CancelGoal')
         self._feedback = bus.listen(f'{name}/_action/feedback', f'{ros_type}_FeedbackMessage', self._on_feedback)
 
+    @property
+    def answers(self) -> bool:
+        """Whether a server is there that is known to answer."""
+        return all(client.answers for client in (self._send, self._get, self._cancel)) and self._feedback.writers() > 0
+
     def wait(self, timeout_s: float) -> bool:
         give_up_s = time.monotonic() + timeout_s
         return all(client.wait(max(0.0, give_up_s - time.monotonic())) for client in (self._send, self._get, self._cancel))

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from penguin_ros.core.bus import Handle, Job, JobResult, Lifecycle, Message, Setting
-from penguin_ros.core.encoding import rgb_from_compressed, rgb_from_image
 from penguin_ros.dds import wire
 from penguin_ros.dds.action import ActionClient, ActionServer
-from penguin_ros.dds.interfaces import ros_types
+from penguin_ros.dds.interfaces import rgb_from_msg, ros_types
 from penguin_ros.dds.lifecycle import UNCONFIGURED, LifecycleServices
-from penguin_ros.dds.link import Endpoint, Link, Writer
+from penguin_ros.dds.link import Endpoint, Link, Reader, Writer
+from penguin_ros.dds.names import full_name
 from penguin_ros.dds.parameters import serve_parameters
 from penguin_ros.dds.service import ServiceClient, ServiceServer
 from penguin_ros.dds.setting_table import Changed, Check, SettingTable
@@ -38,7 +38,7 @@ class DdsBus:
                  settings: Mapping[str, Any] | None = None) -> None:
         """``settings`` are values for what the node will declare. ``domain_id`` None means ROS_DOMAIN_ID."""
         self._node_name, self._namespace = node_name, '/' + namespace.strip('/')
-        full = wire.full_name('~/x', node_name, namespace)[1:-2]
+        full = full_name('~/x', node_name, namespace)[1:-2]
         self._log = logging.getLogger(full.replace('/', '.'))
         self._types = ros_types()
         self._link = Link(self._types, node_name, self._namespace, domain_id=wire.domain_id_from(domain_id),
@@ -67,12 +67,9 @@ class DdsBus:
         return self._link.reader(endpoint, lambda data, _: on_image(self._types.decode(data, ros_type)), any_reliability=True)
 
     def rgb(self, image: Message, *, max_pixels: int) -> np.ndarray:
-        if hasattr(image, 'format'):
-            return rgb_from_compressed(image.data, image.format, max_pixels=max_pixels)
-        return rgb_from_image(image.data, encoding=image.encoding, width=image.width, height=image.height, step=image.step,
-                              is_bigendian=bool(image.is_bigendian), max_pixels=max_pixels)
+        return rgb_from_msg(image, max_pixels=max_pixels)
 
-    def listen(self, topic: str, type_name: str, on_message: Callable[[Message], None], *, latched: bool = False) -> Handle:
+    def listen(self, topic: str, type_name: str, on_message: Callable[[Message], None], *, latched: bool = False) -> Reader:
         """As the contract says; ``latched`` also asks for the last message of a latched topic."""
         endpoint = Endpoint(topic=self._topic(topic), ros_type=type_name, latched=latched)
         return self._link.reader(endpoint, lambda data, _: on_message(self._types.decode(data, type_name)))
@@ -143,7 +140,7 @@ class DdsBus:
         self._link.close()
 
     def _full(self, name: str) -> str:
-        return wire.full_name(name, self._node_name, self._namespace)
+        return full_name(name, self._node_name, self._namespace)
 
     def _topic(self, name: str) -> str:
         return wire.topic_name(self._full(name))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from penguin_ros.core.bus import Message
+from penguin_ros.core.encoding import rgb_from_compressed, rgb_from_image
 from penguin_ros.core.errors import TransportError
 
 try:
@@ -203,6 +204,14 @@ class RosTypes:
                     found[name] = (None, element[1], many)
             self._sequences[type_name] = found
         return self._sequences[type_name]
+
+
+def rgb_from_msg(image: Message, *, max_pixels: int) -> np.ndarray:
+    """Pixels of an Image or CompressedImage message, as Bus.rgb promises."""
+    if hasattr(image, 'format'):
+        return rgb_from_compressed(image.data, image.format, max_pixels=max_pixels)
+    return rgb_from_image(image.data, encoding=image.encoding, width=image.width, height=image.height, step=image.step,
+                          is_bigendian=bool(image.is_bigendian), max_pixels=max_pixels)
 
 
 @functools.cache

@@ -96,6 +96,11 @@ class ServiceClient:
         servers = self._writer.reader_values('serviceid') & self._reader.writer_values('serviceid')
         return bool(servers) and (servers != {''} or self._reader.writers() > 0)
 
+    @property
+    def answers(self) -> bool:
+        """Whether a server is there that is known to answer: rmw_cyclonedds's and ours say so, rmw_fastrtps's cannot."""
+        return bool(self._writer.reader_values('serviceid') & self._reader.writer_values('serviceid') - {''})
+
     def wait(self, timeout_s: float) -> bool:
         give_up_s = time.monotonic() + timeout_s
         while not self.is_available():

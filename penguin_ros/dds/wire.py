@@ -1,4 +1,4 @@
-"""How ROS 2 looks on the DDS wire: names, user data, quality of service, type descriptors, and how Cyclone DDS is configured.
+"""How ROS 2 looks on the DDS wire: topics, user data, quality of service, type descriptors, and how Cyclone DDS is configured.
 
 Pure functions; knows nothing of connections (link.py) or of what is said over them.
 """
@@ -18,7 +18,6 @@ from penguin_ros.dds.interfaces import RosTypes
 MAX_DOMAIN_ID = 232                 # beyond, the UDP ports of RTPS run out
 MAX_PARTICIPANTS = 40               # processes on one machine and domain that find each other without multicast
 PUBLISH_PATIENCE_NS = 100_000_000   # a reliable reader that hangs may hold a publisher up for this long
-NAME_PART = re.compile(r'[A-Za-z_][A-Za-z0-9_]*')
 
 LOOPBACK_ONLY = f"""
     <General>
@@ -59,20 +58,6 @@ def domain_id_from(option: int | None) -> int:
     if not 0 <= domain_id <= MAX_DOMAIN_ID:
         raise ConfigError(f'The domain id is {domain_id}; it can be 0 to {MAX_DOMAIN_ID}. Change --domain or ROS_DOMAIN_ID.')
     return domain_id
-
-
-def full_name(name: str, node_name: str, namespace: str) -> str:
-    """A topic's or service's absolute name: '~/scene' belongs to the node, 'front/image' to its namespace."""
-    space = namespace.strip('/')
-    if name.startswith('~/'):
-        parts = [space, node_name, name[2:]]
-    else:
-        parts = [name] if name.startswith('/') else [space, name]
-    full = '/' + '/'.join(part.strip('/') for part in parts if part.strip('/'))
-    for part in full[1:].split('/'):
-        if not NAME_PART.fullmatch(part):
-            raise ConfigError(f'{name!r} is not a ROS 2 name. Use letters, digits and _ between slashes, no digit first.')
-    return full
 
 
 def topic_name(full: str) -> str:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from penguin_ros.core.bus import Job, JobResult, Lifecycle, Message, Setting
-from penguin_ros.core.encoding import rgb_from_compressed, rgb_from_image
 from penguin_ros.core.errors import TransportError
-from penguin_ros.dds.interfaces import ros_types
+from penguin_ros.dds.interfaces import rgb_from_msg, ros_types
 from penguin_ros.dds.lifecycle import LABELS, UNCONFIGURED, States
 from penguin_ros.dds.setting_table import Changed, Check, SettingTable
 
@@ -169,10 +168,7 @@ class MemoryBus:
         return self._listen(Listener(self, self.full(topic), on_image, newest_only=True))
 
     def rgb(self, image: Message, *, max_pixels: int) -> np.ndarray:
-        if hasattr(image, 'format'):
-            return rgb_from_compressed(image.data, image.format, max_pixels=max_pixels)
-        return rgb_from_image(image.data, encoding=image.encoding, width=image.width, height=image.height, step=image.step,
-                              is_bigendian=bool(image.is_bigendian), max_pixels=max_pixels)
+        return rgb_from_msg(image, max_pixels=max_pixels)
 
     def listen(self, topic: str, type_name: str, on_message: Callable[[Message], None], *, latched: bool = False) -> Listener:
         listener = self._listen(Listener(self, self.full(topic), on_message))
