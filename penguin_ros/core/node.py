@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from penguin_ros.core.bus import Bus, Handle, Job, JobResult, Message, Publisher
@@ -111,7 +112,7 @@ class PerceptionNode:
         self._activated_s = time.monotonic()
         for camera in self._cameras:
             self._subscriptions.append(self._bus.newest_image(
-                camera.topic, lambda message, name=camera.name: self._on_image(name, message), compressed=camera.compressed))
+                camera.topic, partial(self._on_image, camera.name), compressed=camera.compressed))
             self._log.info(f'camera {camera.name} listens to {camera.topic}')
         return None
 

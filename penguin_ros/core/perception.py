@@ -19,7 +19,7 @@ from penguin_ros.core.engine import LanguageEngine, VisionEngine, VisualTokens
 from penguin_ros.core.errors import CancelledError, ConfigError, DeadlineError, QuestionError, StampError
 from penguin_ros.core.frame import Frame, FrameRing
 from penguin_ros.core.governor import Governor
-from penguin_ros.core.grid import Grid, fit_grid, grid_tokens, native_grid
+from penguin_ros.core.grid import Grid, fit_grid, native_grid
 from penguin_ros.core.grounding import Grounded, ground
 from penguin_ros.core.health import Health
 from penguin_ros.core.keyframe import KeyframeDecision, KeyframeDetector, keyframe_detector
@@ -28,6 +28,7 @@ from penguin_ros.core.prompt import question_tail
 from penguin_ros.core.scene import Answer, GroundedPhrase, Latency, Question, Scene, Status, TokenUse
 from penguin_ros.core.stillness import CaptionedView
 from penguin_ros.core.stream import FIRST_ROW, LEAD_ROWS, Stream
+from penguin_ros.core.token_budget import HeldFrame, NewFrame, share_window
 from penguin_ros.core.track import Tracker
 from penguin_ros.core.words import Words
 from penguin_ros.core.worker import Inquiry
@@ -175,7 +176,8 @@ class Perception:
         speak = self._has_something_to_say(watch, frame, decision)
         encoded = 0
         if decision.keyframe or speak or self._is_read_due(watch, frame):
-            encoded = self._read(watch, frame, native, decision.keyframe, stopwatch)
+            detail = self._config.caption.detail if speak else 0.0
+            encoded = self._read(watch, frame, native, stopwatch, keyframe=decision.keyframe, detail=detail)
             watch.owed_keyframe = None
         shortened = self._write_caption(watch, frame, stopwatch) if speak else ''
         scene = self._scene(watch, frame, decision, stopwatch, encoded=encoded, spoken=speak, shortened=shortened)
@@ -191,8 +193,10 @@ class Perception:
                      reason=reason, tokens=self._token_use(watch, 0))
 
     def _native(self, frame: Frame) -> Grid:
+        """The finest grid the image and the engine allow."""
         spec = self._engines.vision.spec
-        return native_grid(frame.height_px, frame.width_px, patch_px=spec.patch_px, merge=spec.merge)
+        native = native_grid(frame.height_px, frame.width_px, patch_px=spec.patch_px, merge=spec.merge)
+        return fit_grid(native, spec.max_patches // spec.merge ** 2, merge=spec.merge)
 
     def _check_stamp(self, watch: _Watch, stamp_ns: int) -> None:
         """Refuse stamps that cannot be true; a long jump back is a recording played again, and starts the camera anew."""
@@ -229,9 +233,9 @@ class Perception:
     def _is_read_due(self, watch: _Watch, frame: Frame) -> bool:
         return (frame.stamp_ns - watch.read_ns) / 1e9 >= self._config.window.interval_s
 
-    def _read(self, watch: _Watch, frame: Frame, native: Grid, keyframe: bool, stopwatch: _Stopwatch) -> int:
+    def _read(self, watch: _Watch, frame: Frame, native: Grid, stopwatch: _Stopwatch, *, keyframe: bool, detail: float) -> int:
         """Make room, encode the frame and append it to the stream; returns the visual tokens encoded."""
-        grid = self._make_room(watch, native, keyframe)
+        grid = self._make_room(watch, frame, native, keyframe=keyframe, detail=detail)
         visual = self._encode(frame, grid, stopwatch)
         begun_s = time.monotonic()
         watch.stream.append_frame(frame.stamp_ns, visual, grid, keyframe=keyframe)
@@ -289,24 +293,33 @@ class Perception:
     def _window_tokens(self) -> int:
         """Visual tokens that may be held at this moment, all cameras together."""
         budget = self._config.token_budget
-        return max(int(budget.window_tokens * self._governor.share), budget.min_frame_tokens * len(self._watches))
+        least = 2 * budget.min_frame_tokens * len(self._watches)    # a grid of whole tokens may need more than the minimum
+        return max(int(budget.window_tokens * self._governor.share), min(least, budget.window_tokens))
 
-    def _make_room(self, watch: _Watch, native: Grid, keyframe: bool) -> Grid:
+    def _make_room(self, watch: _Watch, frame: Frame, native: Grid, *, keyframe: bool, detail: float) -> Grid:
         """Let go of what the budget has no room for beside a new frame; returns the new frame's grid."""
-        budget, merge = self._config.token_budget, self._engines.vision.spec.merge
-        window = self._window_tokens
-        share = window // 2 if keyframe else budget.min_frame_tokens * 2
-        grid = fit_grid(native, min(share, self._engines.vision.spec.max_patches // merge ** 2), merge=merge)
-        while self._tokens_held + grid_tokens(grid, merge) > window or len(watch.stream.frames) >= self._config.window.frames:
-            over = [w for w in self._watches.values() if len(w.stream.frames) > (w is not watch)]
-            if not over:
-                break
-            fullest = max(over, key=lambda w: w.stream.tokens)
-            frames = fullest.stream.frames
-            going = next((frame for frame in frames[:-1] if not frame.keyframe), frames[0])
-            fullest.stream.drop(going)
-            fullest.dropped += 1
-        return grid
+        frames = watch.stream.frames
+        while len(frames) >= self._config.window.frames:
+            watch.stream.drop(next((old for old in frames[:-1] if not old.keyframe), frames[0]))
+            watch.dropped += 1
+        held = [(other, old) for other in self._watches.values() for old in other.stream.frames]
+        held.sort(key=lambda pair: pair[1].stamp_ns)
+        live = {name for name, other in self._watches.items()
+                if other.stream.frames and frame.stamp_ns - other.newest_ns <= self._config.latency.stale_after_s * 1e9}
+        merge = self._engines.vision.spec.merge
+        plan = share_window(
+            replace(self._config.token_budget, window_tokens=self._window_tokens),
+            [HeldFrame(other.config.name, (frame.stamp_ns - old.stamp_ns) / 1e9, old.keyframe, old.tokens)
+             for other, old in held],
+            NewFrame(frame.camera, native, keyframe, detail), live=live, merge=merge)
+        for (other, old), tokens in zip(held, plan.kept):
+            if tokens == 0:
+                other.stream.drop(old)
+                other.dropped += 1
+            else:
+                other.stream.thin(old, tokens)
+        assert plan.grid is not None    # there was a new frame
+        return plan.grid
 
     @property
     def _tokens_held(self) -> int:
@@ -333,7 +346,7 @@ class Perception:
         else:
             stream = watch.stream
             if watch.read_ns != frame.stamp_ns:     # the newest image was too like the last to be read; now it matters
-                self._read(watch, frame, self._native(frame), False, stopwatch)
+                self._read(watch, frame, self._native(frame), stopwatch, keyframe=False, detail=self._config.caption.detail)
         settings = self._config.ask
         limits = Limits(settings.max_new_tokens, inquiry.deadline_s,
                         lambda: inquiry.cancelled.is_set() or self.interrupted())
