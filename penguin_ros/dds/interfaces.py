@@ -7,9 +7,7 @@ are written down; ROS's own come with rosbags, the few it lacks from ros_interfa
 from __future__ import annotations
 
 import functools
-import os
 import struct
-import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from penguin_ros.core.bus import Message
 from penguin_ros.core.encoding import rgb_from_compressed, rgb_from_image
 from penguin_ros.core.errors import TransportError
+from penguin_ros.shipped import shipped
 
 try:
     from rosbags.interfaces import Nodetype
@@ -47,23 +46,8 @@ ACTION_PARTS = {                    # the messages of an action beside goal, res
 
 
 def interface_folder() -> Path:
-    """The folder that holds our msg/, srv/ and action/: the source tree's, the installed package's or a ROS share folder."""
-    package = Path(__file__).resolve().parents[1]
-    share = Path('share') / PACKAGE
-    ros_prefixes = [Path(prefix) for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if prefix]
-    candidates = [
-        package / 'interfaces',                             # an installed wheel
-        package.parent,                                     # the source tree, pip install -e
-        *(parent / share for parent in package.parents),    # a ROS workspace: PREFIX/lib/.../penguin_ros
-        *(prefix / share for prefix in ros_prefixes),
-        Path(sysconfig.get_path('data')) / share,
-    ]
-    for folder in candidates:
-        if (folder / 'msg' / 'SceneDescription.msg').is_file():
-            return folder
-    raise TransportError(
-        f'The interface definitions (msg/SceneDescription.msg and the others) are not beside the package in {package}. '
-        'Install penguin_ros again, or run it from its source tree.')
+    """The folder that holds our msg/, srv/ and action/, in the source tree or wherever the package was installed."""
+    return shipped('msg/SceneDescription.msg').parents[1]
 
 
 def interface_texts() -> Iterator[tuple[str, str]]:
