@@ -35,8 +35,6 @@ class KeyframeSettings:
         0.42, 'a keyframe is due when less than this share of the last one is still in view', low=0.0, high=0.95, live=True)
     min_gap_s: float = setting(
         0.25, 'least seconds between two keyframes for new content; a cut does not wait', low=0.0, high=60.0, live=True)
-    unchanged_share: float = setting(
-        0.003, 'share of the picture up to which a frame counts as unchanged', low=0.0, high=0.5, live=True)
     refresh_s: float = setting(
         60.0, 'longest seconds without a keyframe; 0: no limit', low=0.0, high=86400.0, live=True)
 
@@ -54,7 +52,7 @@ class KeyframeDecision:
     reason: str
     changed: float          # share of the picture that differs from the last keyframe, camera motion taken out
     moved: float = 0.0      # how far the view moved since the last keyframe, in picture widths
-    unchanged: bool = False     # nothing to speak of changed or moved: what was said of the keyframe still holds
+    novelty: float = 1.0    # how near the frame came to being a keyframe: 0 shows nothing new, a keyframe has 1
 
 
 class KeyframeDetector(Protocol):
@@ -77,7 +75,6 @@ def keyframe_detector(settings: KeyframeSettings) -> KeyframeDetector:
 # ---- the streaming detector ----
 
 _WORK_PIXELS = 160 * 90
-_MOVED_UNCHANGED = 0.01             # picture widths; a box is then still where it was
 
 # A pixel has changed where its distance to the keyframe's 3x3 range passes a level in grey levels: a floor for noise
 # and compression, and a share of the brightness, since exposure, shadows and texture all scale with it.
@@ -201,9 +198,8 @@ class ChangeDetector:
         elif 0 < settings.refresh_s <= age_s:
             reason = f'periodic: {age_s:.0f} s since the last keyframe'
         else:
-            unchanged = share <= settings.unchanged_share and moved <= _MOVED_UNCHANGED
-            reason = 'unchanged' if unchanged else f'changed {share:.1%}, moved {moved:.1%}'
-            return KeyframeDecision(False, reason, share, moved, unchanged)
+            novelty = max(share / needed, (1 - view_share) / (1 - settings.min_view_share))
+            return KeyframeDecision(False, f'{share:.1%} changed, {moved:.1%} moved', share, moved, min(novelty, 1.0))
         return KeyframeDecision(True, reason, share, moved)
 
     def _lasting(self, changed: np.ndarray) -> float:
@@ -250,8 +246,9 @@ class PublishedKeyframes:
             similarity = published_similarity(self._patches, patches)
             changed = 0.0 if math.isnan(similarity) else 1 - similarity
             # In float32 19/20 is a little less than 0.95: such a frame is key, as in the published code.
-            decision = KeyframeDecision(similarity < _SIMILAR_FRAME, f'{changed:.1%} of the patches differ', changed,
-                                        unchanged=changed == 0)
+            keyframe = similarity < _SIMILAR_FRAME
+            decision = KeyframeDecision(keyframe, f'{changed:.1%} of the patches differ', changed,
+                                        novelty=1.0 if keyframe else min(1.0, changed / (1 - _SIMILAR_FRAME)))
         if decision.keyframe:
             self._patches, self._size = patches, rgb.shape
         return decision

@@ -26,6 +26,7 @@ from tests.core.keyframe_labels import broken_rules
 
 DATA = Path(__file__).parents[1] / 'data'
 STREAMING = json.loads((DATA / 'golden_streaming/cases.json').read_text())['cases']
+SAME = '0.0% changed, 0.0% moved'
 PUBLISHED = json.loads((DATA / 'golden/keyframes/cases.json').read_text())
 
 
@@ -106,23 +107,26 @@ def test_a_change_that_lasts_one_frame_only_is_no_keyframe(photo: np.ndarray) ->
     assert keys(offered([photo * 0 if i == 5 else photo for i in range(12)])) == [0]
 
 
-def test_unchanged_is_said_of_a_still_scene_and_not_of_a_small_change_or_a_moved_view(photo: np.ndarray) -> None:
+def test_every_frame_says_how_much_changed_moved_and_is_new(photo: np.ndarray) -> None:
     still = offered([noisy(photo, i) for i in range(4)])
-    assert [decision.unchanged for decision in still] == [False, True, True, True]
-    assert {decision.reason for decision in still[1:]} == {'unchanged'}
+    assert [decision.novelty for decision in still] == pytest.approx([1, 0, 0, 0], abs=0.02)
+    assert still[1].reason == '0.0% changed, 0.0% moved'
     small = cv2.rectangle(photo.copy(), (300, 150), (330, 180), (250, 0, 250), -1)
-    assert not offered([photo, small])[1].unchanged
+    spotted = offered([photo, small])[1]
+    assert not spotted.keyframe
+    assert spotted.changed == pytest.approx(30 * 30 / photo[..., 0].size, rel=1.0)  # smoothing widens it
+    assert 0.2 < spotted.novelty < 0.9
     shifted = offered([photo[:320, :600], photo[20:340, 20:620]])[1]
-    assert not shifted.unchanged
     assert not shifted.keyframe
     assert shifted.moved == pytest.approx(math.hypot(20, 20) / 600, abs=0.005)
+    assert shifted.novelty == pytest.approx((1 - 300 * 580 / (320 * 600)) / 0.58, abs=0.03)
 
 
 def test_a_new_size_and_a_stamp_that_goes_back_start_anew(photo: np.ndarray) -> None:
     detector = ChangeDetector()
     reasons = [detector.offer(frame, stamp).reason for frame, stamp in
                ((photo, 10), (photo, 20), (photo[:300], 30), (photo[:300], 5), (photo[:300], 5))]
-    assert reasons == ['first frame', 'unchanged', 'image size changed', 'stamp went back', 'unchanged']
+    assert reasons == ['first frame', SAME, 'image size changed', 'stamp went back', SAME]
     detector.reset()
     assert detector.offer(photo[:300], 40).reason == 'first frame'
 
