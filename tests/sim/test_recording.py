@@ -61,5 +61,5 @@ def test_a_missing_recording_and_an_existing_target_are_refused(recording: Path,
         list(read_recording(tmp_path / 'none.mcap'))
     with pytest.raises(RecordingError, match='exists already'):
         record_drive(recording, seconds=1.0, rate_hz=1.0, seed=0)
-    with pytest.raises(RecordingError, match='does not end in .mcap'):
+    with pytest.raises(RecordingError, match=r'does not end in \.mcap'):
         record_drive(tmp_path / 'drive.bag', seconds=1.0, rate_hz=1.0, seed=0)
