@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
 def as_markdown() -> str:
     """The README's table."""
     lines = ['| setting | default | range | live | meaning |', '| --- | --- | --- | --- | --- |']
-    lines += [f'| `{found.name}` | `{_written(found.default)}` | {_range(found)} | {"yes" if found.live else ""} | {found.about} |'
-              for found in _settings()]
+    for found in _settings():
+        live = 'yes' if found.live else ''
+        lines.append(f'| `{found.name}` | `{_written(found.default)}` | {_range(found)} | {live} | {found.about} |')
     return '\n'.join(lines) + '\n'
 
 
