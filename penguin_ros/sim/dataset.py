@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from penguin_ros.core.errors import RecordingError
 from penguin_ros.sim.clip import clip_length, sample_clip
 from penguin_ros.sim.events import events_of
 from penguin_ros.sim.render import Renderer
@@ -49,6 +50,7 @@ def generate_dataset(folder: Path | str, split: str, clips: int, *, first_seed: 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, split)
     plan = shard_plan(split, clips, first_seed=first_seed, frames_per_shard=frames_per_shard)
     jobs = [(folder, shard, split, seeds) for shard, seeds in enumerate(plan)
             if _finished_seeds(folder, shard) != seeds]
@@ -71,6 +73,16 @@ def generate_dataset(folder: Path | str, split: str, clips: int, *, first_seed: 
             for frames in pool.imap_unordered(_render_shard, jobs):
                 count(frames)
     return done
+
+
+def _claim(folder: Path, split: str) -> None:
+    """Note whose clips the folder holds; a folder of another split is refused, or test clips could end up in training."""
+    note = folder / 'dataset.json'
+    if not note.exists():
+        note.write_text(json.dumps({'split': split}))
+    found = json.loads(note.read_text())['split']
+    if found != split:
+        raise RecordingError(f'{folder} holds clips of split {found}; {split} was asked for. Choose another folder.')
 
 
 def _json_path(folder: Path, shard: int) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penguin_ros.core.errors import RecordingError
 from penguin_ros.sim.dataset import generate_dataset, shard_plan
 from penguin_ros.sim.render import Renderer
 
@@ -21,7 +22,7 @@ def test_no_shard_holds_more_frames_than_asked_and_none_is_lost() -> None:
 def test_shards_hold_what_training_reads(renderer: Renderer, tmp_path: Path) -> None:
     frames = generate_dataset(tmp_path, 'unit test', 8, frames_per_shard=8)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        'clips_000.json', 'clips_001.json', 'images_000.npy', 'images_001.npy']
+        'clips_000.json', 'clips_001.json', 'dataset.json', 'images_000.npy', 'images_001.npy']
     found = 0
     for shard in (0, 1):
         images = np.load(tmp_path / f'images_{shard:03d}.npy', mmap_mode='r')
@@ -53,6 +54,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(renderer: Renderer,
     assert (parts / 'images_000.npy').stat().st_mtime_ns == untouched_ns
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == {
         path.name: path.read_bytes() for path in parts.iterdir()}
+
+
+def test_a_folder_of_another_split_is_refused(renderer: Renderer, tmp_path: Path) -> None:
+    generate_dataset(tmp_path, 'unit test', 1)
+    with pytest.raises(RecordingError, match='Choose another folder'):
+        generate_dataset(tmp_path, 'another split', 1)
 
 
 @pytest.mark.slow
