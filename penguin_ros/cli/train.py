@@ -1,0 +1,99 @@
+"""penguin train: the nano model from nothing to weights. Knows nothing of how a step works."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """examples:
+  penguin train nano                          render the scenes if they are missing, then train for 90 minutes
+  penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
+  penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
+"""
+_TRAIN_CLIPS, _VALID_CLIPS = 29_000, 600
+_FAST_TRAIN_CLIPS, _FAST_VALID_CLIPS = 900, 60
+
+# glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
+# Threads that spin while they wait do the same on a machine that runs anything else.
+_ENVIRONMENT = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '8000000000', 'MALLOC_TOP_PAD_': '268435456',
+                'OMP_WAIT_POLICY': 'passive'}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        'train', help='train the nano model',
+        description='Train the nano model from random weights on the simulated warehouse, with full chat template, mixed frame '
+                    'sizes and short videos. Writes log, curves, a state to resume from and the model in the layout of a '
+                    'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
+        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', choices=['nano'], help='which model')
+    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.5, with --fast 0.05)')
+    parser.add_argument('--fast', action='store_true', help='a few minutes on few scenes, to see that it learns')
+    parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
+    parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
+    parser.add_argument('--data', type=Path, default=Path('out/nano-data'), metavar='DIR',
+                        help='folder with train/ and valid/; rendered there when missing (default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('out/nano'), metavar='DIR',
+                        help='folder for what comes out (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=None, help='CPU threads (default: all)')
+    parser.add_argument('--no-compile', action='store_true', help='do not compile the layers (slower, but starts at once)')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    _settle_environment()
+    import torch
+
+    from penguin_ros.training.curriculum import Curriculum
+    from penguin_ros.training.curves import draw_curves
+    from penguin_ros.training.nano import NanoRun, train_nano
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.5)
+    _render_missing(args.data, fast=args.fast)
+    curriculum = Curriculum(warmup_steps=30, single_until=1.0) if args.fast else Curriculum()
+    train_nano(NanoRun(
+        data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum,
+        look_every_s=60.0 if args.fast else 240.0, compile_blocks=not (args.no_compile or args.fast)),
+        resume=args.resume, report=_show)
+    draw_curves(args.out / 'log.jsonl', args.out / 'curves.png')
+    print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
+    return 0
+
+
+def _settle_environment() -> None:
+    """Start again with the memory and thread settings that glibc and OpenMP read only at the start of a process."""
+    missing = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    if missing and sys.argv[0]:
+        os.environ.update(missing)
+        os.execv(sys.executable, [sys.executable, '-m', 'penguin_ros', *sys.argv[1:]])
+
+
+def _render_missing(data: Path, *, fast: bool) -> None:
+    from penguin_ros.sim.dataset import generate_dataset
+
+    sizes = (_FAST_TRAIN_CLIPS, _FAST_VALID_CLIPS) if fast else (_TRAIN_CLIPS, _VALID_CLIPS)
+    for split, clips in zip(('train', 'valid'), sizes):
+        if not any((data / split).glob('clips_*.json')):
+            print(f'rendering {clips} clips into {data / split}', file=sys.stderr)
+            generate_dataset(data / split, split, clips, progress=_show_rendering)
+
+
+def _show_rendering(done: int, total: int, frames_per_s: float) -> None:
+    if done == total or done % 200 == 0:
+        print(f'{done}/{total} frames, {frames_per_s:.0f} frames/s', file=sys.stderr, flush=True)
+
+
+def _show(line: dict[str, Any]) -> None:
+    if 'step' not in line:
+        return
+    text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["images_per_s"]:6.1f} images/s  '
+            f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
+    valid = line.get('valid')
+    if valid:
+        text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'
+    print(text, flush=True)

@@ -1,0 +1,116 @@
+"""Rendered clips with their truth, as sim/dataset.py writes them, read through memory maps. Knows nothing of texts.
+
+A shard that appears while training runs is picked up by `refresh`; one that is not finished yet is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penguin_ros.core.errors import RecordingError
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """One object of one frame; ``box`` is x_min, y_min, x_max, y_max as fractions of the image."""
+
+    id: int
+    kind: str
+    colour: str
+    digit: int | None
+    digit_px: float             # height of a readable digit in the camera's pixels, else 0
+    box: Box
+    distance_m: float
+
+
+@dataclass(frozen=True)
+class SceneFrame:
+    """One image's place in its shard and what it shows, objects left to right."""
+
+    shard: int
+    index: int
+    time_s: float
+    path_clear: bool
+    objects: tuple[SeenObject, ...]
+    faint: tuple[SeenObject, ...]   # seen, but too small or hidden too much to be named
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened between a frame and the one before it."""
+
+    frame: int
+    type: str
+    id: int | None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One picture, or a few in order."""
+
+    seed: int
+    frames: tuple[SceneFrame, ...]
+    events: tuple[Event, ...] = ()
+
+
+@dataclass
+class Split:
+    """The clips of one folder."""
+
+    folder: Path
+    clips: list[Clip] = field(default_factory=list)
+    _images: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def refresh(self) -> int:
+        """Read shards that are complete and new; returns how many."""
+        found = 0
+        for path in sorted(self.folder.glob('clips_*.json')):
+            shard = int(path.stem.removeprefix('clips_'))
+            if shard in self._images:
+                continue
+            images = np.load(self.folder / f'images_{shard:03d}.npy', mmap_mode='r')
+            height_px, width_px = images.shape[1:3]
+            self.clips += [_clip(record, width_px, height_px) for record in json.loads(path.read_text())]
+            self._images[shard] = images
+            found += 1
+        return found
+
+    @property
+    def frame_count(self) -> int:
+        return sum(len(clip.frames) for clip in self.clips)
+
+    def image(self, frame: SceneFrame) -> np.ndarray:
+        """RGB uint8 [H, W, 3]."""
+        return np.asarray(self._images[frame.shard][frame.index])
+
+
+def open_split(folder: Path) -> Split:
+    """The clips of a folder; raises RecordingError where it holds none."""
+    split = Split(folder)
+    split.refresh()
+    if not split.clips:
+        raise RecordingError(f'{folder} holds no finished shard (clips_000.json). '
+                             'Render one: penguin sim dataset, or let penguin train do it.')
+    return split
+
+
+def _clip(record: dict[str, Any], width_px: int, height_px: int) -> Clip:
+    frames = tuple(
+        SceneFrame(frame['shard'], frame['index'], frame['time_s'], frame['path_clear'],
+                   _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px))
+        for frame in record['frames'])
+    return Clip(record['seed'], frames, tuple(Event(**event) for event in record['events']))
+
+
+def _objects(records: list[dict[str, Any]], width_px: int, height_px: int) -> tuple[SeenObject, ...]:
+    def box(edges: list[float]) -> Box:
+        return edges[0] / width_px, edges[1] / height_px, edges[2] / width_px, edges[3] / height_px
+    return tuple(SeenObject(record['id'], record['kind'], record['colour'], record['digit'], record.get('digit_px', 0.0),
+                            box(record['box']), record['distance_m']) for record in records)

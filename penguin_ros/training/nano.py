@@ -1,0 +1,203 @@
+"""Train the nano model from nothing to weights: one loop, resumable at any minute. Knows nothing of engines or ONNX.
+
+What the run writes into its folder: `log.jsonl` (one line per look), `state.pt` (to go on from), and the model in the
+layout of a public checkpoint (`model.safetensors`, `config.json`, `tokenizer.json`, ...).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from penguin_ros.core.dialect import Dialect
+from penguin_ros.training import texts
+from penguin_ros.training.curriculum import ClipDeck, Curriculum
+from penguin_ros.training.dataset import open_split
+from penguin_ros.training.network import Network, NetworkShape, TowerShape
+from penguin_ros.training.objective import DenseHead, step_loss
+from penguin_ros.training.rows import Words, build_batch
+from penguin_ros.training.tokenizer import build_tokenizer
+from penguin_ros.training.validation import validate
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoRun:
+    """Everything that decides what a run does."""
+
+    data: Path
+    out: Path
+    minutes: float = 90.0
+    seed: int = 7
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    layers: int = 4
+    look_every_s: float = 240.0     # how often to validate and save
+    look_scenes: int = 96
+    line_every_s: float = 30.0      # how often to write a line of losses
+    compile_blocks: bool = True
+    max_steps: int | None = None
+
+
+class _Trainer:
+    """The state of a run, as saved and resumed."""
+
+    def __init__(self, run: NanoRun) -> None:
+        self.run = run
+        torch.manual_seed(run.seed)
+        self.rng = random.Random(run.seed)
+        self.words = Words(build_tokenizer())
+        tokenizer = self.words.tokenizer
+        shape = NetworkShape(
+            vocabulary=tokenizer.get_vocab_size(), image_token_id=self.words.image_id,
+            encoder=TowerShape(layers=run.layers, rope_theta=100.0),
+            decoder=TowerShape(layers=run.layers, rope_theta=10_000.0))
+        self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        self.network = Network(shape)
+        self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
+        self.network.to(self.device)
+        self.head = DenseHead(shape.encoder.width).to(self.device)
+        parameters = [*self.network.parameters(), *self.head.parameters()]
+        self.parameters = parameters
+        self.optimizer = torch.optim.AdamW(
+            [{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
+             {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0}],
+            lr=run.curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
+        self.step = 0
+        self.images = 0
+        self.trained_s = 0.0
+
+    @property
+    def progress(self) -> float:
+        by_time = self.trained_s / (60 * self.run.minutes)
+        return max(by_time, self.step / self.run.max_steps) if self.run.max_steps else by_time
+
+    def save(self) -> None:
+        path = self.run.out / 'state.pt'
+        torch.save({
+            'network': self.network.state_dict(), 'head': self.head.state_dict(),
+            'optimizer': self.optimizer.state_dict(), 'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
+            'step': self.step, 'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
+        os.replace(path.with_suffix('.part'), path)
+        write_model(self.run.out, self.network, self.words)
+
+    def load(self) -> bool:
+        path = self.run.out / 'state.pt'
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state['network'])
+        self.head.load_state_dict(state['head'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        version, internal, gauss = state['rng']
+        self.rng.setstate((version, tuple(internal), gauss))
+        torch.set_rng_state(state['torch_rng'].cpu())
+        self.step, self.images, self.trained_s = state['step'], state['images'], state['trained_s']
+        return True
+
+    def train_step(self, split: Any, deck: ClipDeck) -> tuple[float, float]:
+        """One batch; returns the answer loss and the dense loss."""
+        curriculum = self.run.curriculum
+        layout, rows = curriculum.layout(self.rng, self.progress)
+        clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
+        batch = build_batch(split, clips, layout, self.words, self.rng)
+        lr = curriculum.lr(self.step, self.progress)
+        for group in self.optimizer.param_groups:
+            group['lr'] = lr
+        loss = step_loss(self.network, self.head, batch, dense_weight=curriculum.dense_weight_at(self.progress))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.images += batch.image_count
+        return loss.answer, loss.dense
+
+
+def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda line: None) -> dict[str, Any]:
+    """Train until the run's minutes (or steps) are spent; returns the last look. Needs `train/` and `valid/` in the data."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    trainer = _Trainer(run)
+    resumed = resume and trainer.load()
+    if run.compile_blocks:
+        for block in (*trainer.network.encoder, *trainer.network.decoder):
+            block.compile(dynamic=True)
+    train, valid = open_split(run.data / 'train'), open_split(run.data / 'valid')
+    deck = ClipDeck(trainer.rng)
+    log_path = run.out / 'log.jsonl'
+    answers: list[float] = []
+    denses: list[float] = []
+    look: dict[str, Any] = {}
+
+    with log_path.open('a' if resumed else 'w', encoding='utf-8') as log:
+        def write(line: dict[str, Any]) -> None:
+            log.write(json.dumps(line) + '\n')
+            log.flush()
+            report(line)
+
+        write({'run': {key: str(value) if isinstance(value, Path) else value for key, value in asdict(run).items()},
+               'parameters': sum(p.numel() for p in trainer.network.parameters()), 'resumed_at_step': trainer.step,
+               'torch': torch.__version__, 'threads': torch.get_num_threads(), 'device': str(trainer.device)})
+        last_look_s = last_line_s = trainer.trained_s
+        images_before = trainer.images
+        while trainer.progress < 1.0:
+            begun = time.monotonic()
+            answer, dense = trainer.train_step(train, deck)
+            trainer.trained_s += time.monotonic() - begun
+            answers.append(answer)
+            denses.append(dense)
+            is_last = trainer.progress >= 1.0
+            if is_last or trainer.trained_s - last_line_s >= min(run.line_every_s, run.look_every_s):
+                span_s = trainer.trained_s - last_line_s
+                line = {'step': trainer.step, 'images': trainer.images, 'trained_s': round(trainer.trained_s, 1),
+                        'images_per_s': round((trainer.images - images_before) / max(span_s, 1e-9), 1),
+                        'lr': trainer.optimizer.param_groups[0]['lr'], 'answer_loss': sum(answers) / len(answers),
+                        'dense_loss': sum(denses) / len(denses), 'train_frames': train.frame_count}
+                last_line_s, images_before = trainer.trained_s, trainer.images
+                answers, denses = [], []
+                train.refresh()
+                if is_last or trainer.trained_s - last_look_s >= run.look_every_s:
+                    last_look_s = trainer.trained_s
+                    trainer.save()
+                    line['valid'] = look = validate(trainer.network, valid, trainer.words, scenes=run.look_scenes,
+                                                    grid=run.curriculum.main_grid)
+                write(line)
+    return look
+
+
+def nano_dialect() -> Dialect:
+    """How the node must ask this model, and how it writes boxes (texts.py)."""
+    step = 1000 // texts.COORDINATE_BINS
+    return Dialect(
+        caption_instruction=texts.CAPTION_INSTRUCTION, region_question=texts.REGION_QUESTION,
+        region_prefix=texts.REGION_PREFIX, box_begin='<box>', box_end='</box>', coordinate='<{value}>', separator='',
+        coordinate_step=step, coordinate_first=step // 2)
+
+
+def write_model(folder: Path, network: Network, words: Words) -> None:
+    """The model in the layout of a public checkpoint, weights in float16, beside its tokenizer and dialect."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / 'model.safetensors.part'
+    tensors = {name: tensor.half() for name, tensor in network.checkpoint().items()}
+    save_file(tensors, str(unfinished), metadata={'format': 'pt'})
+    os.replace(unfinished, folder / 'model.safetensors')
+    words.tokenizer.save(str(folder / 'tokenizer.json'))
+    _write_json(folder / 'dialect.json', asdict(nano_dialect()))
+    _write_json(folder / 'config.json', network.shape.config())
+    _write_json(folder / 'preprocessor_config.json', {
+        'do_convert_rgb': True, 'do_normalize': True, 'do_rescale': True, 'do_resize': True,
+        'image_mean': [0.5, 0.5, 0.5], 'image_std': [0.5, 0.5, 0.5], 'rescale_factor': 1 / 255, 'resample': 3,
+        'patch_size': 14, 'min_tokens': 16, 'max_tokens': 16384})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')

@@ -1,0 +1,260 @@
+"""Clips become training rows: frames in the full chat template, several questions behind them. Knows nothing of weights.
+
+One row is the stream as core/stream.py writes it, `<|im_start|>user\\nTime 3.0s:` and visual tokens, then several
+question turns that each see the stream up to their frame and themselves, but not each other: the stream is encoded once
+for all of them. Positions of every turn go on where its frame ended, exactly as when the node asks and rewinds.
+As in the node, old frames may be hidden (dropped), thinned, and positions may have gaps.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from penguin_ros.core.pixels import resize
+from penguin_ros.core.prompt import IMAGE, TURN_END, frame_lead, question_tail, stream_head
+from penguin_ros.training.dataset import Clip, SceneFrame, Split
+from penguin_ros.training.network import MASKED, TOKEN_PX
+from penguin_ros.training.questions import (
+    Turn,
+    View,
+    caption_turn,
+    changes_of,
+    sample_questions,
+)
+from penguin_ros.training.texts import COLOURS, KINDS
+
+TokenGrid = tuple[int, int]         # rows and columns of visual tokens, not of patches
+
+PAD_GROUP = -1
+_PAD_TO = 16
+_LONGEST_START_S = 600.0
+_LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
+
+
+@dataclass
+class Batch:
+    """Rows of equal length; every row has the same frames' grids, so frames of one slot are encoded together."""
+
+    images: list[torch.Tensor]      # per slot uint8 [B, H, W, 3]
+    starts: torch.Tensor            # int [B, slots]: where each frame's visual tokens stand in the row
+    ids: torch.Tensor               # int [B, S]
+    positions: np.ndarray           # int [B, S]
+    mask: torch.Tensor              # float [B, 1, S, S], additive
+    targets: torch.Tensor           # int [B, S]: the token that follows, or -100 where nothing is learnt
+    skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
+    dense: list[DenseTargets]       # per slot
+
+    @property
+    def image_count(self) -> int:
+        return sum(len(images) for images in self.images)
+
+
+@dataclass
+class DenseTargets:
+    """What stands under each visual token, for the auxiliary loss."""
+
+    kind: torch.Tensor              # int [B, tokens]: 0 nothing, 1.. the kinds
+    colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
+    box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
+
+
+class Words:
+    """Texts to token ids, remembered: the grammar repeats itself."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids = lru_cache(maxsize=200_000)(self._ids)
+        self.image_id = self.id_of(IMAGE)
+        self.end_id = self.id_of(TURN_END)
+
+    def id_of(self, token: str) -> int:
+        """The id of one added token."""
+        found = self.tokenizer.token_to_id(token)
+        assert found is not None, token
+        return found
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What the rows of one batch have in common."""
+
+    grids: tuple[TokenGrid, ...]        # one per frame, oldest first
+    questions: int = 3
+    captions: int = 1                   # of that many newest frames
+
+
+class _RowWriter:
+    """Collects one row: the stream first, then its turns."""
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.group: list[int] = []
+        self.sees: list[int] = []       # stream tokens before this index are visible
+        self.frame: list[int] = []      # which frame a token belongs to or asks about
+        self.hidden: list[bool] = []    # stream tokens that later frames and turns do not see
+        self.targets: list[int] = []
+        self.skills: list[tuple[str, int, int]] = []
+        self.next_position = 0
+        self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
+        self.starts: list[int] = []
+        self._groups = 0
+
+    def stream(self, ids: Sequence[int], frame: int, hidden: Sequence[bool]) -> None:
+        for token, is_hidden in zip(ids, hidden):
+            self._put(token, self.next_position, 0, len(self.ids) + 1, frame, is_hidden, -100)
+            self.next_position += 1
+
+    def frame_tokens(self, lead: Sequence[int], count: int, frame: int, hidden: np.ndarray) -> None:
+        self.stream(lead, frame, [bool(hidden.all())] * len(lead))
+        self.starts.append(len(self.ids))
+        self.stream([self.words.image_id] * count, frame, hidden.tolist())
+        self.frame_ends.append((len(self.ids), self.next_position))
+
+    def turn(self, turn: Turn, frame: int) -> None:
+        self._groups += 1
+        sees, position = self.frame_ends[frame]
+        asked = self.words.ids(question_tail(turn.question))
+        answered = (*self.words.ids(turn.answer), self.words.end_id)
+        # The row's last token predicts nothing, so the end token itself needs no place.
+        written = (*asked, *answered[:-1])
+        targets = (*([-100] * (len(asked) - 1)), *answered)
+        for token, target in zip(written, targets):
+            self._put(token, position, self._groups, sees, frame, False, target)
+            position += 1
+        self.skills.append((turn.skill, len(self.ids) - len(written), len(self.ids)))
+
+    def _put(self, token: int, position: int, group: int, sees: int, frame: int, hidden: bool, target: int) -> None:
+        self.ids.append(token)
+        self.positions.append(position)
+        self.group.append(group)
+        self.sees.append(sees)
+        self.frame.append(frame)
+        self.hidden.append(hidden)
+        self.targets.append(target)
+
+
+def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
+                augment: bool = True) -> Batch:
+    """Rows for clips that each have at least as many frames as the layout; deterministic for a given ``rng``."""
+    rows, images, dense = [], [], []
+    for clip in clips:
+        chosen = sorted(rng.sample(range(len(clip.frames)), len(layout.grids)))
+        flipped = augment and rng.random() < 0.5 and not _shows_sign(clip)
+        rows.append(_row(clip, chosen, layout, words, rng, flipped=flipped))
+        pictures = [split.image(clip.frames[index]) for index in chosen]
+        images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
+        dense.append([_dense(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)])
+    length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
+    slots = range(len(layout.grids))
+    return Batch(
+        images=[torch.from_numpy(np.stack([row[slot] for row in images])) for slot in slots],
+        starts=torch.tensor([row.starts for row in rows]),
+        ids=torch.from_numpy(_padded([row.ids for row in rows], length, 0)),
+        positions=_padded([row.positions for row in rows], length, 0),
+        mask=_mask(rows, length),
+        targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
+        skills=[row.skills for row in rows],
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(3)))
+               for slot in slots])
+
+
+def _shows_sign(clip: Clip) -> bool:
+    return any(seen.kind == 'sign' for frame in clip.frames for seen in (*frame.objects, *frame.faint))
+
+
+def shown(picture: np.ndarray, grid: TokenGrid, flipped: bool) -> np.ndarray:
+    pixels = resize(picture, grid[0] * TOKEN_PX, grid[1] * TOKEN_PX)
+    return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
+
+
+def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: random.Random, *,
+         flipped: bool) -> _RowWriter:
+    row = _RowWriter(words)
+    start_s = rng.uniform(0.0, _LONGEST_START_S) if rng.random() < 0.8 else 0.0
+    times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
+    asks_changes = len(chosen) > 1 and rng.random() < 0.6
+    has_gaps = len(chosen) > 1 and rng.random() < 0.5
+    row.stream(words.ids(stream_head()), 0, [False] * len(words.ids(stream_head())))
+    for slot, (rows, columns) in enumerate(layout.grids):
+        is_newest = slot == len(chosen) - 1
+        hidden = np.zeros(rows * columns, dtype=bool) if is_newest or asks_changes else _hidden(rng, rows * columns)
+        row.frame_tokens(words.ids(frame_lead(times_s[slot], first=slot == 0)), rows * columns, slot, hidden)
+        if has_gaps and rng.random() < 0.5:
+            row.next_position += rng.randrange(_LARGEST_GAP)
+    for slot in range(len(chosen)):
+        view = View(tuple(clip.frames[index] for index in chosen[:slot + 1]), tuple(times_s[:slot + 1]),
+                    layout.grids[slot][0] * TOKEN_PX, flipped=flipped)
+        if slot >= len(chosen) - layout.captions:
+            row.turn(caption_turn(rng, view), slot)
+        if slot == len(chosen) - 1:
+            changes = changes_of(clip, chosen, times_s) if asks_changes else None
+            view = View(view.frames, view.times_s, view.shown_height_px, changes=changes or (), flipped=flipped)
+            for turn in sample_questions(rng, view, layout.questions, changes=changes is not None):
+                row.turn(turn, slot)
+    return row
+
+
+def _hidden(rng: random.Random, count: int) -> np.ndarray:
+    """Which tokens of an old frame the stream has let go: none, an even part of them, or all."""
+    choice = rng.random()
+    if choice < 0.6:
+        return np.zeros(count, dtype=bool)
+    hidden = np.ones(count, dtype=bool)
+    if choice < 0.8:
+        kept = rng.randrange(count // 4, count) or 1
+        hidden[np.linspace(0, count - 1, kept).round().astype(int)] = False
+    return hidden
+
+
+def _padded(lists: Sequence[Sequence[int]], length: int, value: int, dtype: type = np.int64) -> np.ndarray:
+    padded: np.ndarray = np.full((len(lists), length), value, dtype=dtype)
+    for row, values in zip(padded, lists):
+        row[:len(values)] = values
+    return padded
+
+
+def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
+    """Narrow integers: this is made anew for every batch, and the arrays are [B, S, S]."""
+    group = _padded([row.group for row in rows], length, PAD_GROUP, np.int16)
+    sees = _padded([row.sees for row in rows], length, 0, np.int16)
+    frame = _padded([row.frame for row in rows], length, PAD_GROUP, np.int16)
+    hidden = _padded([row.hidden for row in rows], length, 0, np.bool_)
+    index = np.arange(length, dtype=np.int16)
+    in_stream = (index < sees[:, :, None]) & (group == 0)[:, None, :]
+    if hidden.any():
+        in_stream &= ~hidden[:, None, :] | (frame[:, :, None] == frame[:, None, :])
+    own_turn = (group[:, :, None] == group[:, None, :]) & (group > 0)[:, :, None] & (index[:, None] >= index)
+    return torch.from_numpy(np.where(in_stream | own_turn, np.float32(0.0), np.float32(MASKED))[:, None])
+
+
+def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kind, colour and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
+    rows, columns = grid
+    kind = np.zeros((rows, columns), dtype=np.int64)
+    colour = np.full((rows, columns), -100, dtype=np.int64)
+    box = np.zeros((rows, columns, 4), dtype=np.float32)
+    low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
+    for seen in sorted(frame.objects, key=lambda seen: -seen.distance_m):
+        x0, y0, x1, y1 = seen.box
+        if flipped:
+            x0, x1 = 1.0 - x1, 1.0 - x0
+        across = np.clip(np.minimum(x1, low_x + 1 / columns) - np.maximum(x0, low_x), 0, None)
+        down = np.clip(np.minimum(y1, low_y + 1 / rows) - np.maximum(y0, low_y), 0, None)
+        smaller = min(1 / (rows * columns), (x1 - x0) * (y1 - y0))
+        covered = down[:, None] * across[None, :] > 0.4 * smaller
+        kind[covered] = 1 + KINDS.index(seen.kind)
+        colour[covered] = COLOURS.index(seen.colour)
+        box[covered] = (x0, y0, x1, y1)
+    return kind.reshape(-1), colour.reshape(-1), box.reshape(-1, 4)

@@ -1,0 +1,81 @@
+"""A few seconds of training learn something, go on where they stopped, and leave a model the node can load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penguin_ros.core.dialect import read_dialect
+from penguin_ros.core.errors import RecordingError
+from penguin_ros.core.words import read_words
+from penguin_ros.model.checkpoint import load_model
+from penguin_ros.training.curriculum import Curriculum
+from penguin_ros.training.curves import draw_curves
+from penguin_ros.training.nano import NanoRun, nano_dialect, train_nano
+from tests.training.drawn import draw_split
+
+QUICK = Curriculum(main_grid=(4, 5), rows=8, warmup_steps=15, peak_lr=2e-3, single_until=1.0)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('data')
+    draw_split(folder / 'train', 240, seed=1)
+    draw_split(folder / 'valid', 16, seed=2)
+    return folder
+
+
+def _run(data: Path, out: Path, **changes: Any) -> NanoRun:
+    return NanoRun(data=data, out=out, minutes=60, layers=2, curriculum=QUICK, compile_blocks=False, look_scenes=8,
+                   look_every_s=0.0, **changes)
+
+
+def _losses(log: Path, name: str) -> list[float]:
+    return [line[name] for line in map(json.loads, log.read_text().splitlines()) if 'step' in line]
+
+
+def test_a_hundred_steps_clearly_learn_to_see_and_to_answer(data: Path, tmp_path: Path) -> None:
+    run = replace(_run(data, tmp_path, max_steps=100), look_every_s=1e9)
+    lines: list[dict[str, Any]] = []
+    train_nano(replace(run, line_every_s=1.0), report=lines.append)
+    dense, answer = (_losses(tmp_path / 'log.jsonl', name) for name in ('dense_loss', 'answer_loss'))
+    # Without having learnt anything the answers cost log(584) = 6.4 a token, and the dense loss starts above 5.
+    assert answer[-1] < 2.6
+    assert dense[-1] < 0.6 * dense[0]
+    assert lines[-1]['valid'].keys() >= {'f1', 'iou', 'colour', 'count'}
+
+
+def test_a_run_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    train_nano(_run(data, tmp_path, max_steps=3))
+    train_nano(_run(data, tmp_path, max_steps=5), resume=True)
+    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    assert [line['resumed_at_step'] for line in lines if 'run' in line] == [0, 3]
+    assert [line['step'] for line in lines if 'step' in line] == [1, 2, 3, 4, 5]
+
+
+def test_what_comes_out_is_a_checkpoint_with_its_tokenizer_and_dialect(data: Path, tmp_path: Path) -> None:
+    train_nano(_run(data, tmp_path, max_steps=1))
+    model = load_model(tmp_path)
+    words = read_words(tmp_path)
+    assert model.config.decoder.vocabulary > words.end_id
+    assert read_dialect(tmp_path) == nano_dialect()
+    draw_curves(tmp_path / 'log.jsonl', tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').stat().st_size > 5000
+
+
+def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match='penguin sim dataset'):
+        train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
+
+
+def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:
+    course = Curriculum()
+    assert course.lr(0, 0.0) < 0.02 * course.peak_lr
+    assert course.lr(10_000, 0.0) == pytest.approx(course.peak_lr)
+    assert course.lr(10_000, 1.0) == pytest.approx(course.peak_lr * course.last_lr_share)
+    assert course.dense_weight_at(0.0) == 1.0
+    assert course.dense_weight_at(1.0) == pytest.approx(0.2)

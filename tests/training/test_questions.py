@@ -1,0 +1,110 @@
+"""Questions have the answers the truth gives, and are not asked where there is none."""
+
+from __future__ import annotations
+
+import random
+
+from penguin_ros.training import texts
+from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject
+from penguin_ros.training.questions import (
+    View,
+    change_turn,
+    changes_of,
+    colour_turn,
+    count_turn,
+    region_turn,
+    sample_questions,
+    sign_turn,
+    where_turn,
+)
+
+CRATE = SeenObject(1, 'crate', 'red', None, 0.0, (0.1, 0.5, 0.3, 0.8), 2.0)
+BALL = SeenObject(2, 'ball', 'blue', None, 0.0, (0.6, 0.6, 0.7, 0.7), 3.0)
+SIGN = SeenObject(3, 'sign', 'white', 4, 30.0, (0.4, 0.1, 0.5, 0.5), 2.5)
+
+
+def _frame(*objects: SeenObject, time_s: float = 0.0, faint: tuple[SeenObject, ...] = ()) -> SceneFrame:
+    return SceneFrame(0, 0, time_s, True, objects, faint)
+
+
+def _view(*objects: SeenObject, shown_height_px: int = 168) -> View:
+    return View((_frame(*objects),), (0.0,), shown_height_px)
+
+
+def test_two_crates_have_no_single_colour() -> None:
+    other = SeenObject(4, 'crate', 'green', None, 0.0, (0.7, 0.5, 0.9, 0.8), 2.0)
+    assert colour_turn(random.Random(0), _view(CRATE, other)) is None
+    turn = colour_turn(random.Random(0), _view(CRATE))
+    assert turn is not None
+    assert turn.answer == 'red'
+
+
+def test_counts_are_of_what_was_asked() -> None:
+    view = _view(CRATE, BALL, SIGN)
+    for seed in range(30):
+        turn = count_turn(random.Random(seed), view)
+        what = turn.question.split()[2]
+        things = [CRATE, BALL, SIGN]
+        expected = {'objects': 3, **{plural: sum(t.kind == kind for t in things) for kind, plural in texts.PLURALS.items()},
+                    **{colour: sum(t.colour == colour for t in things) for colour in texts.COLOURS}}
+        assert turn.answer == str(expected[what])
+
+
+def test_where_names_every_thing_asked_for_or_says_it_is_not_there() -> None:
+    answers = {where_turn(random.Random(seed), _view(CRATE)).answer for seed in range(60)}
+    assert 'not in view.' in answers
+    assert f'a red crate{texts.box_text(CRATE.box)}.' in answers
+
+
+def test_a_region_question_is_about_a_thing_or_about_nothing() -> None:
+    answers = {turn.answer for seed in range(80) if (turn := region_turn(random.Random(seed), _view(CRATE, BALL)))}
+    assert answers == {'a red crate', 'a blue ball', 'nothing'}
+
+
+def test_a_digit_is_stated_only_where_it_can_be_read() -> None:
+    def answers(shown_height_px: int, sign: SeenObject) -> set[str]:
+        view = _view(sign, shown_height_px=shown_height_px)
+        return {turn.answer for seed in range(5) if (turn := sign_turn(random.Random(seed), view))}
+
+    small = SeenObject(3, 'sign', 'white', 4, 12.0, (0.4, 0.1, 0.5, 0.5), 2.5)
+    assert answers(168, SIGN) == {'4'}
+    assert answers(56, SIGN) == set()
+    assert answers(168, small) == set()
+
+
+def _clip(*frames: SceneFrame, events: tuple[Event, ...]) -> Clip:
+    return Clip(1, frames, events)
+
+
+def test_a_change_is_told_at_the_first_shown_frame_that_has_it() -> None:
+    clip = _clip(_frame(CRATE), _frame(CRATE, BALL), _frame(CRATE, BALL), events=(Event(1, 'appeared', 2),))
+    assert changes_of(clip, (0, 1, 2), (5.0, 6.0, 7.0)) == (('came', 2, 6.0),)
+    assert changes_of(clip, (0, 2), (5.0, 7.0)) == (('came', 2, 7.0),)
+    assert changes_of(clip, (1, 2), (6.0, 7.0)) == ()
+
+
+def test_what_came_without_a_clear_moment_is_not_asked() -> None:
+    clip = _clip(_frame(CRATE), _frame(CRATE, BALL), events=())
+    assert changes_of(clip, (0, 1), (0.0, 1.0)) is None
+
+
+def test_what_came_and_went_is_not_asked() -> None:
+    clip = _clip(_frame(CRATE), _frame(CRATE, BALL), _frame(CRATE),
+                 events=(Event(1, 'appeared', 2), Event(2, 'left', 2)))
+    assert changes_of(clip, (0, 1, 2), (0.0, 1.0, 2.0)) is None
+
+
+def test_change_questions_tell_what_and_when() -> None:
+    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL)), (3.0, 4.5), 168, changes=(('came', 2, 4.5), ('went', 3, 4.5)))
+    turns = {turn.question: turn.answer for seed in range(200) if (turn := change_turn(random.Random(seed), view))}
+    assert turns['What appeared?'] == f'a blue ball{texts.box_text(BALL.box)}.'
+    assert turns['What left?'] == 'a white sign.'
+    assert turns['What moved?'] == 'nothing.'
+    assert turns['When did the blue ball appear?'] == '4.5s'
+    assert turns['When did the white sign leave?'] == '4.5s'
+
+
+def test_questions_of_one_row_are_different() -> None:
+    for seed in range(20):
+        turns = sample_questions(random.Random(seed), _view(CRATE, BALL, SIGN), 4)
+        assert len({turn.skill for turn in turns}) == len(turns) == 4
