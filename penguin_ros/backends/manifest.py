@@ -3,7 +3,9 @@
 An engine is loaded only if every file in its folder still is the one that was built: a TensorRT engine is executable code,
 and a graph with other weights gives wrong answers without a word. So the hashes are worked out anew before anything is
 deserialised. This reads every byte once: about 1.6 GB/s on one x86 core with SHA instructions and 0.5 to 1 GB/s without
-(a 4.3 GB model: 3 to 9 s, once per start). Source: reference/tensorrt.md 8.
+(a 4.3 GB model: 3 to 9 s, once per start). The manifest itself ends with a seal, the hash of its own text. All this finds
+what was changed or mixed up; it is no signature, so who may write into the folder is checked too (ownership.py).
+Source: reference/tensorrt.md 8.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from penguin_ros.core.errors import EngineMismatchError
 
 MANIFEST_FILE = 'manifest.json'
 FORMAT = 1
+SEAL = 'seal'
 _CHUNK_BYTES = 1 << 22
 _HASH_DIGITS = 12           # of the engine hash that messages carry
 _NOT_IDENTITY = {'recipe', 'engine_hash'}   # where the recipe lies changes nothing in the engine
@@ -38,12 +41,26 @@ class TensorPort:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Shapes an engine was tuned for: least, usual and most of every dimension that varies, by its name."""
+
+    name: str
+    dims: Mapping[str, tuple[int, int, int]]
+
+    def shapes(self, port: TensorPort) -> tuple[tuple[int, ...], ...]:
+        """The least, usual and largest shape of one input."""
+        return tuple(tuple(size if isinstance(size, int) else self.dims[size][corner] for size in port.shape)
+                     for corner in range(3))
+
+
+@dataclass(frozen=True)
 class GraphEntry:
     """The file a backend loads, and what goes in and out of it."""
 
     file: str
     inputs: tuple[TensorPort, ...]
     outputs: tuple[TensorPort, ...]
+    profiles: tuple[Profile, ...] = ()      # of a compiled engine
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Manifest:
     recipe: str = ''                        # what to give to `penguin build`
     builder: str = f'penguin_ros {penguin_ros.__version__}'
     details: Mapping[str, str] = field(default_factory=dict)    # what else the backend must find again (driver, GPU, ...)
+    options: Mapping[str, str] = field(default_factory=dict)    # how a compiled engine was built
+    sources: Mapping[str, FileEntry] = field(default_factory=dict)  # what it was built from; may be deleted, not changed
 
     @property
     def engine_hash(self) -> str:
@@ -108,19 +127,25 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json, last of all files of a build; it appears whole or not at all."""
     content = {**_to_json(manifest), 'engine_hash': manifest.engine_hash}
-    unfinished = folder / (MANIFEST_FILE + '.unfinished')
-    with unfinished.open('w', encoding='utf-8') as stream:
-        stream.write(json.dumps(content, indent=1) + '\n')
+    write_whole(folder / MANIFEST_FILE, _sealed(content).encode())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that appears under its name only when all of it is on the disk."""
+    unfinished = path.with_name(path.name + '.unfinished')
+    with unfinished.open('wb') as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(unfinished, folder / MANIFEST_FILE)
+    os.replace(unfinished, path)
 
 
 def read_manifest(folder: str | Path, *, backend: str | None = None) -> Manifest:
     """Read a folder's manifest without touching its files; ``backend`` is the one that wants to load it, if any."""
     path = Path(folder) / MANIFEST_FILE
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_bytes().decode()
+        content = json.loads(text)
     except FileNotFoundError:
         raise EngineMismatchError(f'{folder} has no {MANIFEST_FILE}: it holds no built engine. Name a folder with one, or make '
                                   'one: penguin build RECIPE (recipes are in engines/*.yaml)') from None
@@ -139,6 +164,8 @@ def read_manifest(folder: str | Path, *, backend: str | None = None) -> Manifest
     if stated != manifest.engine_hash:
         raise EngineMismatchError(f'{path} states the engine hash {stated}; its content has {manifest.engine_hash}: it was '
                                   f'changed after the build. {remedy}')
+    if text != _sealed({name: value for name, value in content.items() if name != SEAL}):
+        raise EngineMismatchError(f'{path} does not fit its own seal: it was changed after the build. {remedy}')
     if backend is not None and manifest.backend != backend:
         raise EngineMismatchError(f'{folder} was built for the backend {manifest.backend}; {backend} was to load it. '
                                   f'Use backend {manifest.backend}, or a recipe for {backend}.')
@@ -148,14 +175,15 @@ def read_manifest(folder: str | Path, *, backend: str | None = None) -> Manifest
 def check_files(folder: str | Path, manifest: Manifest, *, progress: Callable[[str], None] = lambda line: None) -> None:
     """Compare every file with the manifest: sizes first, then hashes. Raises EngineMismatchError, which names the file."""
     folder = Path(folder)
-    for name, needed in manifest.files.items():
+    listed = {**manifest.files, **{name: entry for name, entry in manifest.sources.items() if (folder / name).exists()}}
+    for name, needed in listed.items():
         path = folder / name
         if not path.is_file():
             raise EngineMismatchError(f'{path} is missing, though the manifest lists it. {manifest.remedy}')
         if path.stat().st_size != needed.nbytes:
             raise EngineMismatchError(f'{path} has {path.stat().st_size} bytes; the one that was built has {needed.nbytes}. '
                                       f'{manifest.remedy}')
-    for name, needed in manifest.files.items():
+    for name, needed in listed.items():
         found = hash_file(folder / name)
         if found != needed:
             raise EngineMismatchError(f'{folder / name} has sha256 {found.sha256}; the one that was built has {needed.sha256}. '
@@ -170,12 +198,19 @@ def load_manifest(folder: str | Path, *, backend: str) -> Manifest:
     return manifest
 
 
+def _sealed(content: Mapping[str, Any]) -> str:
+    """The manifest's text, with the hash of the text without it as its last entry."""
+    seal = hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()
+    return json.dumps({**content, SEAL: seal}, indent=1) + '\n'
+
+
 def _to_json(manifest: Manifest) -> dict[str, Any]:
     return {'format': FORMAT, **dataclasses.asdict(manifest)}
 
 
 def _from_json(content: Mapping[str, Any]) -> Manifest:
-    files = {_plain(name): FileEntry(**entry) for name, entry in content['files'].items()}
+    files, sources = ({_plain(name): FileEntry(**entry) for name, entry in content[group].items()}
+                      for group in ('files', 'sources'))
     vision, language = (_graph_entry(content[graph]) for graph in ('vision', 'language'))
     table = content['embeddings']
     for used in (vision.file, language.file, table['file']):
@@ -184,14 +219,17 @@ def _from_json(content: Mapping[str, Any]) -> Manifest:
     return Manifest(
         vision_spec=VisionSpec(**content['vision_spec']), language_spec=LanguageSpec(**content['language_spec']),
         vision=vision, language=language, embeddings=TableEntry(**{**table, 'shape': tuple(table['shape'])}),
-        ranges={name: (low, high) for name, (low, high) in content['ranges'].items()}, files=files,
-        **{key: content[key] for key in ('backend', 'model', 'precision', 'recipe', 'builder', 'details')})
+        ranges={name: (low, high) for name, (low, high) in content['ranges'].items()}, files=files, sources=sources,
+        **{key: content[key] for key in ('backend', 'model', 'precision', 'recipe', 'builder', 'details', 'options')})
 
 
 def _graph_entry(content: Mapping[str, Any]) -> GraphEntry:
     inputs, outputs = (tuple(TensorPort(port['name'], port['dtype'], tuple(port['shape'])) for port in content[side])
                        for side in ('inputs', 'outputs'))
-    return GraphEntry(content['file'], inputs, outputs)
+    profiles = tuple(
+        Profile(profile['name'], {name: (low, usual, high) for name, (low, usual, high) in profile['dims'].items()})
+        for profile in content['profiles'])
+    return GraphEntry(content['file'], inputs, outputs, profiles)
 
 
 def _plain(name: str) -> str:

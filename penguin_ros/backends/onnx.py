@@ -18,12 +18,12 @@ import numpy as np
 
 from penguin_ros.backends.checks import check_append, check_move, check_patches
 from penguin_ros.backends.golden import frames_of_case, run_case_on_engines, split_prompt
-from penguin_ros.backends.manifest import GraphEntry, Manifest, TableEntry, load_manifest
+from penguin_ros.backends.inputs import fill_mask, map_embeddings, word_rows
+from penguin_ros.backends.manifest import GraphEntry, Manifest, load_manifest
 from penguin_ros.core.engine import KVCache, LanguageSpec, Piece, VisionSpec, VisualTokens
 from penguin_ros.core.errors import EngineError, EngineMismatchError
 from penguin_ros.core.rotary import decoder_tables, encoder_tables
 
-HIDDEN = np.float32(-1e4)       # added to the scores of rows that may not be seen; finite, so that no row becomes NaN
 _CACHE_ALIGNMENT = 256          # bytes; what TensorRT asks of an address, kept here so that both backends are alike
 _NUMPY_NAMES = {'tensor(float)': 'float32', 'tensor(float16)': 'float16', 'tensor(int32)': 'int32'}
 
@@ -124,14 +124,9 @@ class OnnxLanguageEngine:
 
     def embed(self, pieces: Sequence[Piece]) -> np.ndarray:
         """The rows the graph is given for the pieces, [T, width]."""
-        rows = [self._visual_rows(piece) if isinstance(piece, VisualTokens) else self._word_rows(piece) for piece in pieces]
+        rows = [self._visual_rows(piece) if isinstance(piece, VisualTokens)
+                else word_rows(self._embeddings, piece, self._dtype) for piece in pieces]
         return np.concatenate([np.empty((0, self._spec.width), self._dtype), *rows])
-
-    def _word_rows(self, ids: np.ndarray) -> np.ndarray:
-        rows = self._embeddings[ids]
-        if rows.dtype == np.uint16:     # bfloat16, the upper half of a float32
-            rows = (rows.astype(np.uint32) << 16).view(np.float32)
-        return rows.astype(self._dtype)
 
     def _visual_rows(self, tokens: VisualTokens) -> np.ndarray:
         rows = tokens.data
@@ -146,9 +141,8 @@ class OnnxLanguageEngine:
         """One engine call, from row ``past_rows`` on; rows between those ``visible`` speaks of and these are visible."""
         count = len(embeddings)
         cos, sin = decoder_tables(positions, head_dim=self._spec.head_dim, theta=self._spec.rope_theta)
-        mask = np.zeros((count, past_rows + count), np.float32)
-        mask[:, :len(visible)] = np.where(visible, np.float32(0), HIDDEN)
-        mask[:, past_rows:] = np.triu(np.full((count, count), HIDDEN), 1)
+        mask = np.empty((count, past_rows + count), np.float32)
+        fill_mask(mask, visible, past_rows)
         logits = np.empty((len(logit_rows), self._spec.vocabulary), np.float32)
         inputs = {'embeddings': embeddings, 'cos': cos, 'sin': sin, 'mask': mask, 'logit_rows': logit_rows}
         outputs = {'logits': logits}
@@ -217,12 +211,6 @@ def run_golden_case(vision_for: Callable[[int], OnnxVisionEngine], language: Onn
     frames = [VisualTokens(len(trace['visual']), trace['visual']) for trace in traces]
     made['inputs_embeds'] = language.embed(split_prompt(arrays['input_ids'].reshape(-1), language.spec.image_token_id, frames))
     return made
-
-
-def map_embeddings(folder: Path, table: TableEntry) -> np.ndarray:
-    """The embedding table as a read-only array on the file; bfloat16 as the uint16 it is stored in."""
-    dtype = np.dtype('<u2' if table.dtype == 'bfloat16' else table.dtype)
-    return np.memmap(folder / table.file, dtype, mode='r', offset=table.offset, shape=table.shape)
 
 
 def _call(call: Any, *args: Any) -> Any:
