@@ -204,7 +204,7 @@ class Link:
             return kind(self._participant, Topic(self._participant, endpoint.topic, describe(endpoint.ros_type)), qos)
         except DDSException as error:
             raise TransportError(f'{endpoint.topic} ({endpoint.ros_type}) cannot be opened: {error} '
-                                 'If the topic is in use with another type, choose another name.') from error
+                                 'Look at the name, and at the memory left.') from error
 
     def guard(self, call: Callable[..., None], *args: Any) -> None:
         """Call back; a failure is logged and must not end the thread all others live on."""
@@ -327,8 +327,8 @@ class Writer:
                 return
             result = ddspy_write(self.entity._ref, data)
         if result < 0:
-            raise TransportError(f'{self._endpoint.topic} was not sent: {DDSException(result)} '
-                                 'A listener may be hanging, or the network interface may be gone.')
+            raise TransportError(f'A message on {self._endpoint.topic} was not sent: {DDSException(result)} It may not be a '
+                                 f'message of that type ({self._endpoint.ros_type}), or the network interface may be gone.')
 
     def readers(self) -> int:
         """How many readers are matched."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penguin_ros.core.errors import RecordingError
+from penguin_ros.core.errors import RecordingError, TransportError
 from penguin_ros.dds.bus import DdsBus, Outlet
 from penguin_ros.dds.interfaces import ENCAPSULATION_BYTES
 from penguin_ros.dds.recording import IMAGE_TYPES, Recorded, Recording
@@ -74,7 +74,11 @@ class Player:
             offset_ns = now_ns - stamp_ns if offset_ns is None else offset_ns
             if self.rate != 1.0:    # moved stamps would run ahead of the clock or fall behind it
                 offset_ns = time.time_ns() - stamp_ns
-            self._outlets[recorded.topic].publish_bytes(_with_stamp(recorded, stamp_ns + offset_ns))
+            try:
+                self._outlets[recorded.topic].publish_bytes(_with_stamp(recorded, stamp_ns + offset_ns))
+            except TransportError as error:     # a damaged image of a recording; the next may be whole
+                self.bus.log().error(str(error))
+                continue
             self.on_image(Played(recorded.topic, stamp_ns + offset_ns, stamp_ns))
             sent += 1
         return sent

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -16,10 +14,7 @@ from penguin_ros.core.bus import Handle, JobResult, Message
 from penguin_ros.dds.bus import DdsBus, Outlet
 from penguin_ros.dds.parameters import BOOL, DOUBLE, INTEGER, STRING, STRING_ARRAY, VALUE_FIELDS
 from tests.bus.contract import CHECKS, GIVEN, PATIENCE_S, Pair, wait_until
-
-# Other test processes must not hear these nodes. Ports of domains above 100 would collide with the kernel's own.
-DOMAIN_ID = 1 + os.getpid() % 100
-_numbers = itertools.count()
+from tests.dds.domains import DOMAIN_ID, own_name
 
 
 class DdsOutlet:
@@ -96,7 +91,7 @@ class DdsGoal:
 
 @pytest.fixture
 def pair(caplog: pytest.LogCaptureFixture) -> Iterator[Pair]:
-    name = f'penguin_{os.getpid()}_{next(_numbers)}'
+    name = own_name('penguin')
     node = DdsBus(name, domain_id=DOMAIN_ID, settings=GIVEN)
     world = DdsBus(f'world_of_{name}', domain_id=DOMAIN_ID)
     yield Pair(node, DdsPeer(world, f'/{name}'), node.manage, lambda topic: f'/{name}/{topic[2:]}', lambda: caplog.text)
