@@ -2,9 +2,10 @@
 
 An engine is loaded only if every file in its folder still is the one that was built: a TensorRT engine is executable code,
 and a graph with other weights gives wrong answers without a word. So the hashes are worked out anew before anything is
-deserialised. This reads every byte once: about 1.6 GB/s on one x86 core with SHA instructions and 0.5 to 1 GB/s without
-(a 4.3 GB model: 3 to 9 s, once per start). The manifest itself ends with a seal, the hash of its own text. All this finds
-what was changed or mixed up; it is no signature, so who may write into the folder is checked too (ownership.py).
+deserialised. This reads every byte once, at about 1.2 GB/s on one free x86 core with SHA instructions and slower without
+(4.3 GB of Penguin-VL-2B: 4 s per start, when the disk keeps up). The manifest itself ends with a seal, the hash of its own
+text. All this finds what was changed or mixed up; it is no signature, so who may write into the folder is checked too
+(ownership.py).
 Source: reference/tensorrt.md 8.
 """
 
