@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 
 exit status: 0 every case passes, 1 a case fails, 2 the folder cannot be read
 """
-# What must be importable for a backend to run; an engine that is only loaded needs no exporter.
+# What must be importable for a backend to run; onnx itself only writes graphs, which engines already built have.
 _NEEDED = {'torch': ('torch',), 'onnx': ('onnxruntime',), 'tensorrt': ('tensorrt', 'penguin_ros.backends.tensorrt')}
 
 
@@ -86,7 +86,7 @@ def _runner(backend: str, engines: list[Path], scratch: Path) -> RunCase:
 
     from penguin_ros.core.errors import ConfigError
 
-    for needed in _NEEDED[backend]:
+    for needed in (*_NEEDED[backend], *(('onnx',) if backend == 'onnx' and not engines else ())):
         if find_spec(needed) is None:
             raise ConfigError(f'--backend {backend} needs {needed}, which is not installed here. Install it (pip install '
                               'penguin_ros[export,onnx] brings torch, onnx and onnxruntime) or choose another backend.')
