@@ -21,10 +21,10 @@ from penguin_ros.core.words import Words
 
 FIRST_ROW = 1           # row 0 is reserved and never visible
 LEAD_ROWS = 16          # most rows the words before one frame may take ("`,Time 86400.0s:`" takes 10 to 12)
-LONGEST_TIME_S = 3600.0  # stamps start at zero again after this, so that they never need more digits than were trained
+LONGEST_TIME_S = 600.0   # stamps start at zero again after this: the nano model was trained on times up to here
 
 
-@dataclass
+@dataclass(eq=False)     # two frames are never the same frame, even where a camera repeats a stamp
 class RetainedFrame:
     """One frame the model can still look at."""
 
@@ -191,7 +191,7 @@ class Stream:
         """Close gaps, or read anew, so that ``rows`` more rows fit behind the newest frame."""
         too_old = self.time_s(stamp_ns) > LONGEST_TIME_S
         if too_old or self._position + rows > self._language.spec.max_positions:
-            self._reread(rows)
+            self._reread(rows, stamp_ns)
         elif self._row + rows > self._cache.capacity_rows:
             self._compact()
         if self._row + rows > self._cache.capacity_rows or self._position + rows > self._language.spec.max_positions:
@@ -224,17 +224,28 @@ class Stream:
         self._row = target
         self.compacted += 1
 
-    def _reread(self, rows: int) -> None:
+    def _reread(self, rows: int, stamp_ns: int) -> None:
         """Start positions and stamps at zero again by reading the kept visual tokens anew, with room for ``rows`` more.
 
-        A thinned frame is read whole and hidden again; where that does not fit, the oldest frames go.
+        A thinned frame is read whole and hidden again. Where that takes too many positions, the oldest frames go, those
+        before the newest keyframe first. A frame that has stood longer than stamps may grow is told as taken at zero.
         """
         kept, self.frames = self.frames, []
-        room = min(self._cache.capacity_rows, self._language.spec.max_positions) - 2 * LEAD_ROWS - rows
+        room = self._language.spec.max_positions - 2 * LEAD_ROWS - rows
         while len(kept) > 1 and sum(LEAD_ROWS + frame.visual.count for frame in kept) > room:
-            kept.pop(0)
-        if kept:
-            self._start(kept[0].stamp_ns)
-            for frame in kept:
-                self._write(frame)
-            self.reread += 1
+            newest_keyframe = max((index for index, frame in enumerate(kept) if frame.keyframe), default=0)
+            kept.pop(1 if newest_keyframe == 0 else 0)
+        if not kept:
+            return
+        self._start(max(kept[0].stamp_ns, stamp_ns - int(LONGEST_TIME_S / 2 * 1e9)))
+        for frame in kept:
+            last_row = self._cache.capacity_rows - rows - LEAD_ROWS - frame.visual.count
+            if self._row > last_row:
+                self._compact()
+            while self._row > last_row and self.frames:
+                self.drop(self.frames[0])
+                self._compact()
+            self._write(frame)
+        if self._row + rows > self._cache.capacity_rows:
+            self._compact()
+        self.reread += 1

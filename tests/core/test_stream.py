@@ -118,7 +118,7 @@ def test_a_stream_ten_times_as_long_as_the_models_positions_goes_on() -> None:
     assert rows > 10 * 256
     assert stream.reread > 5
     kept = list(stream.frames)
-    stream._reread(64)
+    stream._reread(64, kept[-1].stamp_ns)
     fresh = recomputed([(frame.stamp_ns - kept[0].stamp_ns) / SECOND for frame in kept], [frame.visual for frame in kept])
     np.testing.assert_allclose(ask(stream), fresh, rtol=1e-4, atol=1e-5)
 
@@ -130,7 +130,40 @@ def test_stamps_start_at_zero_again_before_they_grow_long() -> None:
     stream.drop(stream.frames[0])
     stream.drop(stream.frames[0])
     stream.append_frame(late_ns + SECOND, visual(6, 8), (4, 6), keyframe=True)
-    assert stream.time_s(late_ns + SECOND) <= 1.0 + 1e-6
+    assert stream.time_s(late_ns + SECOND) <= LONGEST_TIME_S / 2 + 1.0
+
+
+def test_a_frame_that_stands_for_hours_is_not_read_anew_with_every_other() -> None:
+    stream = stream_of(1)
+    for number in range(20):
+        stream.append_frame(int((LONGEST_TIME_S + 10 + number) * SECOND), visual(6, number), (4, 6), keyframe=False)
+    assert stream.reread == 1
+    assert stream.frames[0].stamp_ns == 0, 'it is kept'
+    assert stream.time_s(stream.frames[-1].stamp_ns) < LONGEST_TIME_S
+
+
+def test_thinned_frames_read_anew_keep_what_was_left_of_them_even_in_a_narrow_cache() -> None:
+    language = NumpyLanguage(max_positions=500)
+    stream = Stream(language, byte_words(), 230)
+    for number in range(24):
+        stream.append_frame(number * SECOND, visual(40, number), (10, 16), keyframe=True)
+        for frame in stream.frames[:-1]:
+            stream.thin(frame, 8)
+        while len(stream.frames) > 4:
+            stream.drop(stream.frames[0])
+    assert stream.reread > 0
+    assert [frame.tokens for frame in stream.frames] == [8, 8, 8, 40]
+    before = ask(stream)
+    stream._compact()
+    np.testing.assert_allclose(ask(stream), before, rtol=1e-5)
+
+
+def test_two_frames_with_one_stamp_are_told_apart() -> None:
+    stream = stream_of(1)
+    second = stream.append_frame(0, visual(6, 5), (4, 6), keyframe=False)
+    stream.drop(second)
+    assert len(stream.frames) == 1
+    assert stream.frames[0] is not second
 
 
 def test_a_question_that_does_not_fit_is_refused() -> None:
