@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 from pathlib import Path
 
 _EXAMPLES = """examples:
@@ -39,13 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.dds.bus import DdsBus
     from penguin_ros.dds.player import Player
     from penguin_ros.dds.recording import Recording
+    from penguin_ros.dds.shell import stop_on_signals
 
     if not args.rate > 0:
         raise ConfigError(f'--rate is {args.rate:g}; it is more than 0.')
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with Recording(args.recording) as recording:
+    with stop_on_signals() as stop, Recording(args.recording) as recording:
         bus = DdsBus('penguin_player', domain_id=args.domain, interface=args.interface)
         try:
             player = Player(recording, bus, args.topics, rate=args.rate, reliable=not args.best_effort)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 
 _EXAMPLES = """examples:
   penguin run --camera front=/front/image_raw
@@ -47,11 +45,9 @@ def run(args: argparse.Namespace) -> int:
         for name, topic in cameras.items():
             settings |= {f'camera.{name}.image_topic': topic, f'camera.{name}.compressed': topic.endswith('/compressed')}
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     from penguin_ros.assemble import assemble
-    from penguin_ros.dds.shell import run_node
+    from penguin_ros.dds.shell import run_node, stop_on_signals
 
-    run_node(assemble, settings, namespace=args.namespace, domain_id=args.domain, interface=args.interface, stop=stop)
+    with stop_on_signals() as stop:
+        run_node(assemble, settings, namespace=args.namespace, domain_id=args.domain, interface=args.interface, stop=stop)
     return 0

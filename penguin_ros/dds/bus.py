@@ -48,8 +48,8 @@ class DdsBus:
         self._clock_ns: int | None = None
         self._rosout = _RosoutHandler(self.advertise_deep('/rosout', 'rcl_interfaces/msg/Log', LOG_KEPT), self.new, full)
         self._log.addHandler(self._rosout)
-        self._parameters = serve_parameters(self, self._table, self._is_configured)
-        if self.declare([USE_SIM_TIME], lambda _: None, lambda _: None)['use_sim_time']:
+        self._parameters: list[Handle] = []
+        if self._table.declare([USE_SIM_TIME], lambda _: None, lambda _: None)['use_sim_time']:
             self._clock_ns = 0
             self.listen('/clock', 'rosgraph_msgs/msg/Clock', self._on_clock)
 
@@ -85,7 +85,10 @@ class DdsBus:
         return ActionServer(self, name, type_name, start)
 
     def declare(self, settings: Sequence[Setting], check: Check, changed: Changed) -> Mapping[str, Any]:
-        return self._table.declare(settings, check, changed)
+        values = self._table.declare(settings, check, changed)
+        if not self._parameters:        # who has no settings of its own, as `penguin ask`, needs none of these services
+            self._parameters = serve_parameters(self, self._table, self._is_configured)
+        return values
 
     def settings(self) -> Mapping[str, Any]:
         return self._table.values()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from penguin_ros.core.errors import ConfigError, PenguinError
@@ -13,6 +15,18 @@ from penguin_ros.dds.lifecycle import ACTIVE, FINALIZED, INACTIVE
 
 NODE_NAME = 'penguin'
 FINALIZED_CHECK_S = 0.2         # how late a shutdown that was asked for from outside is noticed
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that what runs can end in order. Only on the main thread."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_node(assemble: Assemble, settings: Mapping[str, Any], *, namespace: str = '/', domain_id: int | None = None,

@@ -99,9 +99,9 @@ def test_the_graph_names_the_node_and_whose_each_endpoint_is(bus: DdsBus) -> Non
     node.manage(RecordedLifecycle())
 
     def known() -> bool:
-        """With 6 parameter and 5 lifecycle services, and, beside their replies, /rosout, transition_event and the scene."""
+        """With 5 lifecycle services, and, beside their replies, /rosout, transition_event and the scene."""
         return any((entities.node_namespace, entities.node_name) == ('/robot', name)
-                   and (len(entities.reader_gid_seq), len(entities.writer_gid_seq)) == (11, 14)
+                   and (len(entities.reader_gid_seq), len(entities.writer_gid_seq)) == (5, 8)
                    for participant in told.messages for entities in participant.node_entities_info_seq)
 
     wait_until(known, 'the node being in the graph with all its endpoints')
