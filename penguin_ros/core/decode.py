@@ -17,7 +17,11 @@ from penguin_ros.core.engine import Piece
 from penguin_ros.core.stream import Stream, StreamPoint
 
 VERIFY_TOKENS = 16      # the verification profile of the language engine takes up to this many (design section 3)
-_RESYNC_TOKENS = 3      # after a difference the draft is taken up again where this many written tokens recur in it
+_FIRST_WIDTH = 7        # drafted tokens of the first pass: up to 8 in all cost hardly more than one
+_LEAST_WIDTH = 2
+_RESYNC_TOKENS = 3      # where text was put in or left out, the draft is taken up again where this many written tokens recur
+_EXTRA_COST = 1 / 16    # of a pass, for each further token in it; measured 1/24 on a CPU, less on a GPU
+_SLOWER_AT_MOST = 0.05  # what a useless draft may cost beside decoding without one
 
 
 @dataclass
@@ -125,40 +129,47 @@ def choice_probabilities(stream: Stream, prompt: Sequence[Piece], choices: Seque
 class _DraftFollower:
     """Where in the draft the text is, and how much of it is worth offering.
 
-    Offers shrink to nothing when the draft keeps being wrong, so that a useless draft costs at most a few wider passes.
+    Two captions of a stream mostly differ in single tokens (an edge of a box), so a difference is first taken for a token
+    in another's place. What is offered widens with success. Wrong offers are paid from a credit that right ones earn, so
+    that a useless draft costs no more than ``_SLOWER_AT_MOST``.
     """
 
     def __init__(self, draft: Sequence[int]) -> None:
         self._draft = [int(token) for token in draft]
-        self._next = 0              # index in the draft of the token expected after what is written; -1: lost
-        self._width = VERIFY_TOKENS - 1
-        self._seen = 0
+        self._next = 0              # index in the draft of the token expected after what is written
+        self._seen = 0              # written tokens taken in
+        self._differing = 0         # of the last of them in a row
+        self._width = _FIRST_WIDTH
+        self._credit_passes = _SLOWER_AT_MOST * len(self._draft)
 
     def offer(self, written: Sequence[int], room: int) -> list[int]:
         """The draft's continuation of what is written, at most ``room`` tokens."""
-        for token in written[self._seen:]:
-            self._next = self._next + 1 if 0 <= self._next < len(self._draft) and self._draft[self._next] == token else -1
-        self._seen = len(written)
-        if self._next < 0:
-            self._next = self._find(written)
-        if self._next < 0 or self._width == 0:
+        if not self._draft:
             return []
-        return self._draft[self._next:self._next + min(room, self._width)]
+        for count in range(self._seen + 1, len(written) + 1):
+            self._take_in(written[:count])
+        self._seen = len(written)
+        affordable = int(self._credit_passes / _EXTRA_COST)
+        return self._draft[self._next:self._next + max(0, min(room, self._width, affordable))]
 
     def learn(self, offered: int, accepted: int) -> None:
-        if offered and accepted == offered:
-            self._width = VERIFY_TOKENS - 1
-        elif offered:
-            self._width = max(accepted, self._width // 4)
+        if offered:
+            self._credit_passes += accepted - offered * _EXTRA_COST
+            self._width = min(VERIFY_TOKENS - 1, max(2 * accepted + 1, _LEAST_WIDTH))
+
+    def _take_in(self, written: Sequence[int]) -> None:
+        as_drafted = self._next < len(self._draft) and self._draft[self._next] == written[-1]
+        self._differing = 0 if as_drafted else self._differing + 1
+        self._next += 1
+        if self._differing > 1:
+            self._next = self._find(written)
 
     def _find(self, written: Sequence[int]) -> int:
+        """Where the draft goes on after the last written tokens, nearest to where it was; there, where they are not found."""
         tail = list(written[-_RESYNC_TOKENS:])
-        if len(tail) < _RESYNC_TOKENS:
-            return -1
-        for start in range(len(self._draft) - _RESYNC_TOKENS, -1, -1):
-            if self._draft[start:start + _RESYNC_TOKENS] == tail:
-                return start + _RESYNC_TOKENS
-        return -1
+        places = [end for end in range(_RESYNC_TOKENS, len(self._draft) + 1)
+                  if self._draft[end - _RESYNC_TOKENS:end] == tail]
+        return min(places, key=lambda end: abs(end - self._next), default=self._next)
 
 
 def _likeliest(logits: np.ndarray) -> tuple[int, float]:
