@@ -31,6 +31,8 @@ class Recipe:
     max_patches: int = setting(2048, 'most patches of one frame', low=4, high=65536)
     max_append: int = setting(512, 'most rows of one language call; longer prompts go in chunks', low=1, high=8192)
     cache_rows: int = setting(4096, 'most rows of a KV cache', low=16, high=262144)
+    optimization_level: int = setting(3, 'TensorRT: how long it looks for fast kernels, 0 to 5', low=0, high=5)
+    workspace_mb: int = setting(1024, 'TensorRT: most scratch memory a kernel may want, megabytes', low=16, high=65536)
     max_positions: int = setting(0, 'positions the model was trained for; 0: as its config.json says', low=0, high=1048576)
 
     def __post_init__(self) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penguin_ros.backends.manifest import Manifest
+    from penguin_ros.backends.device_memory import Gpu
+    from penguin_ros.backends.manifest import GraphEntry, Manifest
     from penguin_ros.backends.recipe import Recipe
+    from penguin_ros.model.export import Export, ExportedGraph
 
+Progress = Callable[[str], None]
 EXAMPLES = """examples:
   penguin build engines/nano.yaml
   penguin build engines/penguin-vl-2b-onnx.yaml --output ~/engines/2b
+  penguin build engines/penguin-vl-2b-orin-nx-16gb.yaml      on that very Orin; takes minutes, see docs/engines.md
 """
 # What a run reads besides graphs and weights; copied beside them where the checkpoint has it.
 COMPANIONS = ('config.json', 'dialect.json', 'generation_config.json', 'preprocessor_config.json', 'tokenizer.json',
@@ -30,46 +37,92 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('recipe', help='a YAML file, see engines/*.yaml')
     parser.add_argument('--output', metavar='DIR', help='folder for the engines, instead of the one the recipe names')
+    parser.add_argument('--layers', action='store_true',
+                        help='TensorRT: also write vision.layers.json and language.layers.json, what became of each layer')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     from penguin_ros.backends.recipe import read_recipe
-    from penguin_ros.core.errors import ConfigError
 
     recipe = read_recipe(args.recipe)
-    if recipe.backend != 'onnx':
-        raise ConfigError(f'{recipe.file} is for the backend {recipe.backend}; this version builds onnx. Use one of the '
-                          'recipes for onnx.')
-    build_onnx(recipe, Path(args.output) if args.output else recipe.output_folder, progress=print)
+    folder = Path(args.output) if args.output else recipe.output_folder
+    if recipe.backend == 'tensorrt':
+        build_tensorrt(recipe, folder, layers=args.layers, progress=partial(print, flush=True))
+    else:
+        build_onnx(recipe, folder, progress=print)
     return 0
 
 
-def build_onnx(recipe: Recipe, folder: Path, *, debug: bool = False,
-               progress: Callable[[str], None] = lambda line: None) -> Manifest:
+def build_onnx(recipe: Recipe, folder: Path, *, debug: bool = False, progress: Progress = lambda line: None) -> Manifest:
     """Export the recipe's checkpoint for ONNX Runtime and write the manifest. Returns what was written.
 
     ``debug`` lets the vision graph also give what lies between its layers.
     """
-    from penguin_ros.backends.manifest import GraphEntry, Manifest, TableEntry, TensorPort, hash_files, write_manifest
-    from penguin_ros.core.engine import LanguageSpec, VisionSpec
-    from penguin_ros.model.export import ExportedGraph, ExportOptions, export_checkpoint
+    export = _export(recipe, folder, progress, debug=debug)
+    return _write_manifest(recipe, folder, export, progress, vision=_entry(export.vision), language=_entry(export.language),
+                           files=export.files)
 
-    export = export_checkpoint(recipe.checkpoint_folder, folder, ExportOptions(
+
+def build_tensorrt(recipe: Recipe, folder: Path, *, layers: bool = False, timing_folder: Path | None = None,
+                   gpu: Gpu | None = None, progress: Progress = lambda line: None) -> Manifest:
+    """Export the recipe's checkpoint, compile both graphs on this machine's GPU and write the manifest.
+
+    ``layers`` also writes what TensorRT made of each graph. The graphs stay beside the engines; they may be deleted.
+    """
+    from penguin_ros.backends.manifest import hash_files
+    from penguin_ros.backends.profiles import language_profiles, vision_profiles
+    from penguin_ros.core.errors import EngineError
+    try:
+        from penguin_ros.backends.tensorrt_build import BuildOptions, EngineBuilder
+    except ImportError as error:
+        raise EngineError(f'engines for TensorRT are built on the machine they will run on; TensorRT is not here ({error}). '
+                          'On a Jetson it comes with JetPack: sudo apt install nvidia-jetpack (in a virtual environment: '
+                          'python3 -m venv --system-site-packages). Elsewhere use a recipe for onnx.') from error
+
+    builder = EngineBuilder(timing_folder=timing_folder or _cache_folder(), progress=progress, gpu=gpu)
+    options = BuildOptions(optimization_level=recipe.optimization_level, workspace_mb=recipe.workspace_mb)
+    export = _export(recipe, folder, progress)
+    profiles = {'vision': vision_profiles(merge=recipe.merge, max_patches=recipe.max_patches),
+                'language': language_profiles(max_append=recipe.max_append, cache_rows=recipe.cache_rows)}
+    entries = {}
+    for name, graph in (('vision', export.vision), ('language', export.language)):
+        entries[name] = replace(_entry(graph), file=f'{name}.engine', profiles=profiles[name])
+        builder.build(folder / graph.file, entries[name], folder / entries[name].file, options)
+        if layers:
+            builder.describe_layers(folder / entries[name].file, folder / f'{name}.layers.json')
+    files = *(entry.file for entry in entries.values()), export.embeddings.file
+    return _write_manifest(recipe, folder, export, progress, **entries, files=files, details=builder.details,
+                           options=options.as_text(), sources=hash_files(folder, set(export.files) - set(files)))
+
+
+def _export(recipe: Recipe, folder: Path, progress: Progress, *, debug: bool = False) -> Export:
+    from penguin_ros.model.export import ExportOptions, export_checkpoint
+
+    return export_checkpoint(recipe.checkpoint_folder, folder, ExportOptions(
         precision=recipe.precision, merge=recipe.merge, weights=recipe.weights, attention=recipe.attention, debug=debug),
         progress=progress)
+
+
+def _entry(graph: ExportedGraph) -> GraphEntry:
+    from penguin_ros.backends.manifest import GraphEntry, TensorPort
+
+    inputs, outputs = (tuple(TensorPort(port.name, port.dtype, port.shape) for port in ports)
+                       for ports in (graph.inputs, graph.outputs))
+    return GraphEntry(graph.file, inputs, outputs)
+
+
+def _write_manifest(recipe: Recipe, folder: Path, export: Export, progress: Progress, *, files: Iterable[str],
+                    **more: Any) -> Manifest:
+    """Copy what a run needs besides, hash it all and write the manifest, last of everything."""
+    from penguin_ros.backends.manifest import Manifest, TableEntry, hash_files, write_manifest
+    from penguin_ros.core.engine import LanguageSpec, VisionSpec
+
     begin_s = time.perf_counter()
-    files = [*export.files, *_copy_companions(recipe.checkpoint_folder, folder)]
-    encoder, decoder = export.config.encoder, export.config.decoder
-
-    def entry(graph: ExportedGraph) -> GraphEntry:
-        inputs, outputs = (tuple(TensorPort(port.name, port.dtype, port.shape) for port in ports)
-                           for ports in (graph.inputs, graph.outputs))
-        return GraphEntry(graph.file, inputs, outputs)
-
-    table = export.embeddings
+    names = [*files, *_copy_companions(recipe.checkpoint_folder, folder)]
+    encoder, decoder, table = export.config.encoder, export.config.decoder, export.embeddings
     manifest = Manifest(
-        backend='onnx', model=recipe.model_name, precision=recipe.precision, recipe=_as_typed(recipe.file),
+        backend=recipe.backend, model=recipe.model_name, precision=recipe.precision, recipe=_as_typed(recipe.file),
         vision_spec=VisionSpec(
             patch_px=encoder.patch_px, merge=recipe.merge, head_dim=encoder.head_dim, rope_theta=encoder.rope_theta,
             width=decoder.width, max_patches=recipe.max_patches),
@@ -78,15 +131,19 @@ def build_onnx(recipe: Recipe, folder: Path, *, debug: bool = False,
             vocabulary=decoder.vocabulary, rope_theta=decoder.rope_theta,
             max_positions=recipe.max_positions or decoder.max_positions, max_append=recipe.max_append,
             image_token_id=export.config.image_token_id),
-        vision=entry(export.vision), language=entry(export.language),
         embeddings=TableEntry(table.file, table.offset, table.dtype, table.shape),
         ranges={'N': (recipe.merge**2, recipe.max_patches), 'T': (1, recipe.max_append),
                 'P': (1, recipe.cache_rows - 1), 'S': (2, recipe.cache_rows), 'R': (0, recipe.max_append)},
-        files=hash_files(folder, files))
+        files=hash_files(folder, names), **more)
     write_manifest(folder, manifest)
-    progress(f'{folder / "manifest.json"}: engine {manifest.engine_hash}, {len(files)} files hashed in '
+    progress(f'{folder / "manifest.json"}: engine {manifest.engine_hash}, {len(manifest.files)} files hashed in '
              f'{time.perf_counter() - begin_s:.1f} s')
     return manifest
+
+
+def _cache_folder() -> Path:
+    """Where timing caches are kept from one build to the next."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'penguin_ros'
 
 
 def _copy_companions(checkpoint: Path, folder: Path) -> list[str]:
