@@ -22,7 +22,7 @@ CAMERA_NAME = re.compile(r'[a-z][a-z0-9_]*')
 class WindowConfig:
     """Which recent frames the model may look at."""
 
-    frames: int = setting(12, 'most frames of one camera the model may look back on', low=1, high=512, live=True)
+    frames: int = setting(4, 'most frames of one camera the model may look back on', low=1, high=512, live=True)
     interval_s: float = setting(
         1.0, 'least seconds between two intermediate frames that are read; a keyframe is read at once',
         low=0.0, high=60.0, live=True)

@@ -21,7 +21,7 @@ from penguin_ros.core.settings import setting
 class TokenBudget:
     """How many vision tokens the retained frames of all cameras may have."""
 
-    window_tokens: int = setting(512, 'most vision tokens held at any moment, all cameras together', low=16, high=131072,
+    window_tokens: int = setting(256, 'most vision tokens held at any moment, all cameras together', low=16, high=131072,
                                  live=True)
     min_frame_tokens: int = setting(16, 'fewest vision tokens of a frame that is kept', low=1, high=4096, live=True)
     keyframe_weight: float = setting(16.0, "a keyframe's share of what is left over, beside an intermediate frame's 1",
