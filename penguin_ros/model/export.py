@@ -245,16 +245,13 @@ class _Network:
             return graph.op('Add', [graph.op('Mul', [x, cos], 'cos'), graph.op('Mul', [swapped, signed_sin], 'sin')], 'sum')
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attention of q [T, heads, d] over k, v [S, kv, d], in the four-dimensional form that TensorRT may fuse.
+        """Attention of q [T, heads, d] over k, v [S, kv, d] -> [T, heads * d].
 
-        Keys are broadcast over the g queries they serve, never repeated.
+        Keys and values are broadcast over the g queries they serve, never repeated.
         """
-        graph, kv, d = self.graph, self.config.kv_heads, self.config.head_dim
-        q = graph.transpose(graph.reshape(q, (0, kv, self.group, d), 'q.groups'), (1, 2, 0, 3), 'q.by_head')  # [kv, g, T, d]
-        k = graph.transpose(graph.reshape(k, (0, kv, 1, d), 'k.groups'), (1, 2, 3, 0), 'k.by_head')           # [kv, 1, d, S]
-        v = graph.transpose(graph.reshape(v, (0, kv, 1, d), 'v.groups'), (1, 2, 0, 3), 'v.by_head')           # [kv, 1, S, d]
-        probabilities = self.softmax(graph.op('MatMul', [q, k], 'scores'), mask)
-        return self.heads_joined(graph.op('MatMul', [probabilities, v], 'mixed'))
+        graph = self.graph
+        probabilities = self.softmax(graph.op('MatMul', [self.queries(q), self.keys(k, 'k')], 'scores'), mask)
+        return self.heads_joined(graph.op('MatMul', [probabilities, self.values(v, 'v')], 'mixed'))
 
     def joined_attention(self, mask: Tensor) -> AttendPast:
         """Attention that first joins past and new rows: the plain form, which copies the cache once per layer."""
@@ -265,29 +262,40 @@ class _Network:
         return attend
 
     def split_attention(self, mask: Tensor, any_past: Tensor) -> AttendPast:
-        """Attention that reads the past rows where they lie: only scores, a few numbers a row, are joined and cut again.
-
-        The g queries that share a key are stacked into one matrix [g * T, d] per kv head.
-        """
-        graph, kv, d = self.graph, self.config.kv_heads, self.config.head_dim
-        stacked_mask = graph.op('Concat', [mask] * self.group, 'mask.stacked', axis=0)                        # [g * T, S]
-        begin, end, last = graph.integers(0), graph.integers(2**31 - 1), graph.integers(2)
+        """Attention that reads the past rows where they lie: only scores, a few numbers a row, are joined and cut again."""
+        graph = self.graph
+        begin, end, last = graph.integers(0), graph.integers(2**31 - 1), graph.integers(3)
         shape = graph.op('Shape', [any_past], 'past.shape', dtype='int64')
         past_rows = graph.op('Slice', [shape, begin, graph.integers(1)], 'past.rows')
 
         def attend(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor) -> Tensor:
-            q = graph.transpose(graph.reshape(q, (0, kv, self.group, d), 'q.groups'), (1, 2, 0, 3), 'q.by_head')
-            q = graph.reshape(q, (0, -1, d), 'q.stacked')                                                     # [kv, g * T, d]
-            past_scores = graph.op('MatMul', [q, graph.transpose(past_k, (1, 2, 0), 'past_k.by_head')], 'past.scores')
-            new_scores = graph.op('MatMul', [q, graph.transpose(k, (1, 2, 0), 'new_k.by_head')], 'new.scores')
-            joined = self.softmax(graph.op('Concat', [past_scores, new_scores], 'scores', axis=-1), stacked_mask)
-            past_part = graph.op('Slice', [joined, begin, past_rows, last], 'past.probabilities')             # [kv, g * T, P]
-            new_part = graph.op('Slice', [joined, past_rows, end, last], 'new.probabilities')                 # [kv, g * T, T]
-            past_mixed = graph.op('MatMul', [past_part, graph.transpose(past_v, (1, 0, 2), 'past_v.by_head')], 'past.mixed')
-            new_mixed = graph.op('MatMul', [new_part, graph.transpose(v, (1, 0, 2), 'new_v.by_head')], 'new.mixed')
-            mixed = graph.op('Add', [past_mixed, new_mixed], 'mixed')
-            return self.heads_joined(graph.reshape(mixed, (kv, self.group, -1, d), 'mixed.groups'))
+            q = self.queries(q)
+            past_scores = graph.op('MatMul', [q, self.keys(past_k, 'past.k')], 'past.scores')             # [kv, g, T, P]
+            new_scores = graph.op('MatMul', [q, self.keys(k, 'new.k')], 'new.scores')                     # [kv, g, T, T]
+            joined = self.softmax(graph.op('Concat', [past_scores, new_scores], 'scores', axis=-1), mask)
+            past_part = graph.op('Slice', [joined, begin, past_rows, last], 'past.probabilities')
+            new_part = graph.op('Slice', [joined, past_rows, end, last], 'new.probabilities')
+            past_mixed = graph.op('MatMul', [past_part, self.values(past_v, 'past.v')], 'past.mixed')
+            new_mixed = graph.op('MatMul', [new_part, self.values(v, 'new.v')], 'new.mixed')
+            return self.heads_joined(graph.op('Add', [past_mixed, new_mixed], 'mixed'))
         return attend
+
+    # A row's heads lie side by side; products want them apart. Runtimes read them in place, without a copy.
+
+    def queries(self, q: Tensor) -> Tensor:
+        """[T, heads, d] -> [kv, g, T, d]"""
+        q = self.graph.reshape(q, (0, self.config.kv_heads, self.group, self.config.head_dim), 'q.groups')
+        return self.graph.transpose(q, (1, 2, 0, 3), 'q.by_head')
+
+    def keys(self, k: Tensor, name: str) -> Tensor:
+        """[S, kv, d] -> [kv, 1, d, S]"""
+        k = self.graph.reshape(k, (0, self.config.kv_heads, 1, self.config.head_dim), f'{name}.groups')
+        return self.graph.transpose(k, (1, 2, 3, 0), f'{name}.by_head')
+
+    def values(self, v: Tensor, name: str) -> Tensor:
+        """[S, kv, d] -> [kv, 1, S, d]"""
+        v = self.graph.reshape(v, (0, self.config.kv_heads, 1, self.config.head_dim), f'{name}.groups')
+        return self.graph.transpose(v, (1, 2, 0, 3), f'{name}.by_head')
 
     def softmax(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         """Probabilities in the compute type, worked out in float32."""
