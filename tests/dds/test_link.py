@@ -41,6 +41,7 @@ def start(request):
     return answer
 
 bus.serve('~/ask', 'penguin_ros/srv/Ask', start)
+print('ready', flush=True)
 sys.stdin.read()
 bus.close()
 """
@@ -50,9 +51,12 @@ bus.close()
 def echo() -> Iterator[str]:
     """The name of a node in another process."""
     name = own_name('echo')
-    process = subprocess.Popen([sys.executable, '-c', ECHO, name, str(DOMAIN_ID)], stdin=subprocess.PIPE, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, '-c', ECHO, name, str(DOMAIN_ID)], cwd=ROOT, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b'ready\n'
     yield name
-    process.communicate(timeout=20)
+    process.communicate(timeout=30)
     assert process.returncode == 0
 
 
