@@ -49,6 +49,7 @@ class Engines:
     model_name: str
     engine_id: str              # first 12 hex digits of the engine's hash
     cache_rows: int             # most rows of one cache
+    close: Callable[[], None] = lambda: None    # gives back what the engines hold outside of this process's own memory
 
 
 @dataclass
@@ -60,6 +61,7 @@ class _Caption:
     ids: Sequence[int] = ()
     confidence: float = 0.0
     stamp_ns: int = 0
+    passes: int = 0                 # engine calls it took
 
 
 @dataclass
@@ -147,6 +149,7 @@ class Perception:
         return {
             'model': self.model_name, 'engine': self.engine_id, 'token budget': str(self._window_tokens),
             'tokens held': str(self._tokens_held), 'budget share': f'{self._governor.share:.2f}',
+            'ladder step': self._governor.step, 'caption gap_s': f'{self._governor.caption_gap_s:g}',
             'given up': self._governor.reason or 'nothing',
             'cache_mb': f'{rows * self._closeup.cache.row_bytes / 1e6:.1f}',
             **{f'cache rows used, {name}': f'{stream.rows_used}/{stream.cache.capacity_rows}'
@@ -157,6 +160,7 @@ class Perception:
     def close(self) -> None:
         """Let go of caches and engines."""
         self._watches.clear()
+        self._engines.close()
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -181,7 +185,7 @@ class Perception:
             watch.owed_keyframe = None
         shortened = self._write_caption(watch, frame, stopwatch) if speak else ''
         scene = self._scene(watch, frame, decision, stopwatch, encoded=encoded, spoken=speak, shortened=shortened)
-        self._governor.note(scene.latency.total_ms, self._config.latency.target_ms)
+        self._governor.note(scene.latency.total_ms, self._config.latency.target_ms, time.monotonic())
         return scene
 
     def failed(self, camera: str, stamp_ns: int, frame_id: str, reason: str) -> Scene:
@@ -228,7 +232,8 @@ class Perception:
         due = 0 < settings.refresh_s <= since_s
         moved = not self._governor.keyframes_only and watch.view.moved(frame.pixels)
         watch.owes_caption = watch.owes_caption or decision.keyframe or due or moved
-        return watch.owes_caption and (not watch.caption.stamp_ns or since_s >= settings.interval_s)
+        interval_s = max(settings.interval_s, self._governor.caption_gap_s)
+        return watch.owes_caption and (not watch.caption.stamp_ns or since_s >= interval_s)
 
     def _is_read_due(self, watch: _Watch, frame: Frame) -> bool:
         return (frame.stamp_ns - watch.read_ns) / 1e9 >= self._config.window.interval_s
@@ -265,7 +270,7 @@ class Perception:
         with self._health.held() as health:
             health.cameras[frame.camera].malformed_boxes += grounded.malformed
         watch.caption = _Caption(grounded.text, watch.tracker.follow(grounded.phrases, frame.stamp_ns), decoded.ids,
-                                 decoded.confidence, frame.stamp_ns)
+                                 decoded.confidence, frame.stamp_ns, decoded.passes)
         watch.view.remember(frame.pixels)
         watch.owes_caption = False
         return {'end': '', 'length': f'the caption was cut off at {settings.max_new_tokens} tokens',
@@ -285,7 +290,8 @@ class Perception:
             width_px=frame.width_px, caption=caption.text, phrases=caption.phrases, keyframe=decision.keyframe,
             keyframe_reason=decision.reason, unchanged=not spoken, caption_stamp_ns=caption.stamp_ns,
             confidence=caption.confidence, status=Status.DEGRADED if reasons else Status.OK, reason='; '.join(reasons),
-            tokens=self._token_use(watch, encoded), latency=stopwatch.latency(frame.received_s))
+            tokens=self._token_use(watch, encoded), latency=stopwatch.latency(frame.received_s),
+            decode_passes=caption.passes if spoken else 0, decode_tokens=len(caption.ids) if spoken else 0)
 
     # -- the token budget ----------------------------------------------------------------------------------------
 

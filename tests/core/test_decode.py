@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,7 +66,7 @@ class ScriptedStream:
 
     script: list[int]
     rows: list[int] = field(default_factory=lambda: [0] * 400)
-    end: StreamPoint = StreamPoint(1, 0)
+    end: StreamPoint = field(default_factory=lambda: StreamPoint(1, 0))
 
     def append(self, point: StreamPoint, pieces, logits_for) -> tuple[StreamPoint, np.ndarray]:
         ids = [int(token) for piece in pieces for token in piece]
@@ -138,7 +139,7 @@ def test_useless_drafts_make_captions_at_most_a_twentieth_slower() -> None:
     useless = [[int(token) for token in rng.integers(200, 600, len(script))] for script in scripts]
     for script, draft in zip(scripts, useless):
         assert cost_passes(write(script, draft)) <= 1.05 * cost_passes(write(script, []))
-    unrelated = sum(cost_passes(write(script, draft)) for script, draft in zip(scripts, scripts[1:]))
+    unrelated = sum(cost_passes(write(script, draft)) for script, draft in itertools.pairwise(scripts))
     assert unrelated < sum(cost_passes(write(script, [])) for script in scripts), 'scenes share their grammar'
 
 

@@ -205,3 +205,66 @@ def test_stopping_answers_what_still_waits(bench) -> None:
     it.worker.stop()
     with pytest.raises(CancelledError, match='being stopped'):
         inquiry.answer.result(0)
+
+
+class Rounds:
+    """A worker's choices one by one, its thread not running: who is served when looks take how long."""
+
+    def __init__(self, priorities: dict[str, float], look_s: dict[str, float], period_s: float) -> None:
+        self.worker = Worker(SleepyWatcher(0.0), priorities, on_scene=lambda scene: None, health=Health(), log=LOG)
+        self._look_s, self._period_s = look_s, period_s
+        self._next_s = dict.fromkeys(priorities, 0.0)
+        self.now_s = 0.0
+        self.served: list[str] = []
+
+    def run(self, looks: int) -> None:
+        for _ in range(looks):
+            for camera, due_s in self._next_s.items():
+                if due_s <= self.now_s:
+                    self.worker.offer(arrival(camera))
+                    self._next_s[camera] = due_s + self._period_s * (1 + (self.now_s - due_s) // self._period_s)
+            if not self.worker._mailboxes:
+                self.now_s = min(self._next_s.values())
+                continue
+            work = self.worker._next()
+            assert isinstance(work, Arrival)
+            self.served.append(work.camera)
+            self.now_s += self._look_s[work.camera]
+
+
+def test_a_camera_waits_at_most_a_round_however_long_the_looks_of_others_take() -> None:
+    cameras = {'slow': 1.0, 'quick': 1.0, 'middling': 1.0, 'rare': 1.0}
+    rounds = Rounds(cameras, {'slow': 0.8, 'quick': 0.01, 'middling': 0.1, 'rare': 0.05}, period_s=0.03)
+    rounds.run(400)
+    for place in range(len(rounds.served) - 3):
+        assert set(rounds.served[place:place + 4]) == set(cameras)
+
+
+def test_a_camera_that_comes_back_takes_its_turn_and_no_more() -> None:
+    rounds = Rounds(dict.fromkeys('abc', 1.0), dict.fromkeys('abc', 0.1), period_s=0.05)
+    rounds._next_s['c'] = 20.0
+    rounds.run(500)
+    back = rounds.served.index('c')
+    assert back >= 190, 'it was silent'
+    assert 'ccc' not in ''.join(rounds.served)
+    assert rounds.served[back:].count('c') <= len(rounds.served[back:]) / 3 + 2
+
+
+def test_priority_shares_service_to_the_turn() -> None:
+    rounds = Rounds({'a': 3.0, 'b': 1.0}, {'a': 0.1, 'b': 0.1}, period_s=0.05)
+    rounds.run(400)
+    assert rounds.served.count('a') == pytest.approx(300, abs=3)
+    assert 'bb' not in ''.join(rounds.served)
+
+
+def test_questions_of_all_kinds_go_before_every_second_image_only() -> None:
+    worker = Worker(SleepyWatcher(0.0), {'a': 1.0, 'b': 1.0}, on_scene=lambda scene: None, health=Health(), log=LOG)
+    for _ in range(3):
+        worker.ask(Question(text='?'))
+    order = []
+    for _ in range(8):
+        for camera in 'ab':
+            worker.offer(arrival(camera))
+        work = worker._next()
+        order.append(work.camera if isinstance(work, Arrival) else '?')
+    assert order == ['?', 'a', '?', 'b', '?', 'a', 'b', 'a']
