@@ -1,7 +1,7 @@
 """The bytes of a camera message become RGB pixels. Knows nothing of messages, middlewares or of what pixels are for.
 
 Conversions equal cv_bridge's, whose names for encodings (sensor_msgs/image_encodings) are used. rgb8 is a view of the data;
-1280x720 bgr8 costs about 0.3 ms, yuv and bayer about 1 ms, a JPEG 6 ms on one core.
+1280x720 bgr8 costs 0.1 ms on one core, yuv and bayer 0.4 ms, a JPEG 10 ms.
 """
 
 from __future__ import annotations

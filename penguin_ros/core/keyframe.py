@@ -4,7 +4,7 @@
 pixel is compared with what the keyframe showed around it. It fires on content, not on noise, exposure or camera motion.
 `PublishedKeyframes` is the model authors' rule, kept for comparison (reference/penguin_vl.md 3.2).
 Both look at one camera, one frame at a time, in constant memory, and give equal decisions for equal input.
-About 2 ms for a 1280x720 frame on one core, half of it the reduction to some 160x90 pixels.
+About 3 ms for a 1280x720 frame on one core of a small server, a quarter of it the reduction to some 160x90 pixels.
 """
 
 from __future__ import annotations

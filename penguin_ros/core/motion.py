@@ -10,14 +10,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_CORNERS = 120
+_CORNERS = 80
 _FEWEST_CORNERS = 8                 # below this a picture is called plain, and the camera taken to stand still
 _SMALLEST_SIDE_PX = 24              # the tracker's coarsest level would be a few pixels
 _WINDOW_PX = 11
 _LEVELS = 3
 _INLIER_PX = 1.5
 _SCALE_FLOOR_PX = 0.4               # residuals below this are rounding, not outliers
-_FIT_ROUNDS = 8
+_FIT_ROUNDS = 6
 _FIT_SETTLED = 1e-5                 # picture widths; a five-hundredth of a pixel
 _TRUSTED = 0.5                      # share of corners that must agree
 
