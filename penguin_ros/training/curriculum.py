@@ -31,8 +31,8 @@ class Curriculum:
     last_lr_share: float = 0.03
     warmup_steps: int = 200
     single_until: float = 0.14      # before: single pictures of the main size only
-    main_share: float = 0.5         # afterwards: batches of single pictures of the main size ...
-    video_share: float = 0.2       # ... and of videos; the rest are single pictures of other sizes
+    main_share: float = 0.55        # afterwards: batches of single pictures of the main size ...
+    video_share: float = 0.15      # ... and of videos; the rest are single pictures of other sizes
     dense_weight: float = 1.0
     dense_falls_from: float = 0.6   # the auxiliary loss loses weight from here to the end
     last_dense_weight: float = 0.2

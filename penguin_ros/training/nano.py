@@ -23,7 +23,7 @@ from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum
 from penguin_ros.training.dataset import open_split
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
-from penguin_ros.training.objective import DenseHead, step_loss
+from penguin_ros.training.objective import DenseHead, step_loss, word_weights
 from penguin_ros.training.rows import Words, build_batch
 from penguin_ros.training.tokenizer import build_tokenizer
 from penguin_ros.training.validation import validate
@@ -66,12 +66,12 @@ class _Trainer:
         self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
         self.network.to(self.device)
         self.head = DenseHead(shape.encoder.width).to(self.device)
-        parameters = [*self.network.parameters(), *self.head.parameters()]
-        self.parameters = parameters
+        self.parameters = [*self.network.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(
-            [{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': 0.05},
-             {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0}],
+            [{'params': [p for p in self.parameters if p.ndim > 1], 'weight_decay': 0.05},
+             {'params': [p for p in self.parameters if p.ndim <= 1], 'weight_decay': 0.0}],
             lr=run.curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
+        self.weights = word_weights(self.words).to(self.device)
         self.step = 0
         self.images = 0
         self.trained_s = 0.0
@@ -113,7 +113,8 @@ class _Trainer:
         lr = curriculum.lr(self.step, self.progress)
         for group in self.optimizer.param_groups:
             group['lr'] = lr
-        loss = step_loss(self.network, self.head, batch, dense_weight=curriculum.dense_weight_at(self.progress))
+        loss = step_loss(self.network, self.head, batch, weights=self.weights,
+                         dense_weight=curriculum.dense_weight_at(self.progress))
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -129,6 +130,7 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     trainer = _Trainer(run)
     resumed = resume and trainer.load()
     if run.compile_blocks:
+        torch._dynamo.config.recompile_limit = 64  # a few variants per range of sizes, and the curriculum has many sizes
         for block in (*trainer.network.encoder, *trainer.network.decoder):
             block.compile(dynamic=True)
     train, valid = open_split(run.data / 'train'), open_split(run.data / 'valid')

@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from penguin_ros.training.network import TOKEN_PX, Network
-from penguin_ros.training.rows import Batch, DenseTargets
+from penguin_ros.training.rows import Batch, DenseTargets, Words
 from penguin_ros.training.texts import COLOURS, KINDS
 
-BACKGROUND_WEIGHT = 0.3
+BACKGROUND_WEIGHT = 0.15        # most tokens show no object, and are soon told from those that do
+KIND_WEIGHT = 2.0               # shapes are learnt last: colours need one token, kinds several
+KIND_WORD_WEIGHT = 3.0
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
 
@@ -35,7 +37,7 @@ class DenseHead(nn.Module):
         kind, colour, box, place = self.linear(features.float()).split(self.sizes, dim=-1)
         weight = torch.ones(self.sizes[0], device=kind.device)
         weight[0] = BACKGROUND_WEIGHT
-        loss = functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
+        loss = KIND_WEIGHT * functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
         tokens = features.shape[1]
         index = torch.arange(tokens, device=place.device)
         own = torch.stack([(index % columns + 0.5) / columns, (index // columns + 0.5) / (tokens // columns)], dim=-1)
@@ -56,15 +58,22 @@ class StepLoss:
     dense: float
 
 
-def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float,
+def word_weights(words: Words) -> torch.Tensor:
+    """How much each token of an answer counts, float [vocabulary]: words for kinds more than the many coordinates."""
+    weights = torch.ones(words.tokenizer.get_vocab_size())
+    weights[[token for kind in KINDS for token in words.ids(f' {kind}')]] = KIND_WORD_WEIGHT
+    return weights
+
+
+def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
               dtype: torch.dtype = torch.bfloat16) -> StepLoss:
-    """The loss of one batch."""
+    """The loss of one batch; ``weights`` as word_weights gives them."""
     device = network.embedding.weight.device
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         rows, features = batch_rows(network, batch)
         asked = (batch.targets >= 0).to(device)
         logits = network.logits(rows[asked])
-    answer = functional.cross_entropy(logits.float(), batch.targets.to(device)[asked])
+    answer = functional.cross_entropy(logits.float(), batch.targets.to(device)[asked], weights)
     dense = torch.stack([head(found, targets, images.shape[2] // TOKEN_PX)
                          for found, targets, images in zip(features, batch.dense, batch.images)]).mean()
     return StepLoss(answer + dense_weight * dense, float(answer.detach()), float(dense.detach()))
