@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,17 @@ import contract  # noqa: E402
 import fake_tensorrt  # noqa: E402
 from fake_gpu import FakeGpu, memory_at  # noqa: E402
 
+from penguin_ros.assemble import assemble  # noqa: E402
 from penguin_ros.backends.onnx import load_onnx_engines  # noqa: E402
 from penguin_ros.backends.recipe import Recipe  # noqa: E402
 from penguin_ros.cli.build import build_onnx, build_tensorrt  # noqa: E402
+from penguin_ros.core.config import CameraConfig, read_config  # noqa: E402
 from penguin_ros.core.engine import VisualTokens  # noqa: E402
 from penguin_ros.core.errors import EngineError, EngineMismatchError  # noqa: E402
+from penguin_ros.core.frame import Frame, Region  # noqa: E402
+from penguin_ros.core.health import CameraHealth, Health  # noqa: E402
+from penguin_ros.core.scene import Question  # noqa: E402
+from penguin_ros.core.worker import Inquiry  # noqa: E402
 from penguin_ros.model.config import DecoderConfig, EncoderConfig, PenguinVLConfig  # noqa: E402
 from tests.core.numpy_engine import byte_words  # noqa: E402
 from tests.model.write_random_checkpoint import write_random_checkpoint  # noqa: E402
@@ -394,7 +401,7 @@ def test_loading_that_fails_half_way_gives_everything_back(builds: Builds) -> No
 
 
 def test_a_cache_larger_than_the_engine_was_built_for_is_refused(aligned: Loaded) -> None:
-    with pytest.raises(EngineError, match='built for 256 at most.*raise cache_rows'):
+    with pytest.raises(EngineError, match=r'built for 256 at most.*raise cache_rows'):
         aligned.language.new_cache(257)
 
 
@@ -434,7 +441,7 @@ def test_engines_loaded_in_one_thread_work_in_another_and_close_in_a_third(build
 
 
 def test_two_threads_take_turns(aligned: Loaded) -> None:
-    vision, language = aligned.both
+    language = aligned.language
     caches = [language.new_cache(128) for _ in range(2)]
     needed = [contract.read(language, language.new_cache(128), [contract.random_ids(language, 60, seed)]) for seed in range(2)]
     found: list[Any] = [None, None]
@@ -455,7 +462,8 @@ def test_two_threads_take_turns(aligned: Loaded) -> None:
 
 # -- what can fail -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('call', ['set_optimization_profile_async', 'set_input_shape', 'set_tensor_address', 'execute_async_v3'])
+@pytest.mark.parametrize('call', ['set_optimization_profile_async', 'set_input_shape', 'set_tensor_address',
+                                  'execute_async_v3'])
 def test_a_call_that_tensorrt_refuses_is_an_error_and_the_next_works(aligned: Loaded, call: str) -> None:
     vision, language = aligned.both
     ids, cache = contract.random_ids(language, 20), language.new_cache(64)
@@ -471,6 +479,19 @@ def test_a_call_that_tensorrt_refuses_is_an_error_and_the_next_works(aligned: Lo
         assert not fake_tensorrt.fail_next
         contract.assert_close(contract.read(language, cache, [ids]), needed, 1e-6)
         assert contract.a_frame(vision).count == 6
+
+
+def test_after_a_failure_everything_is_bound_anew(aligned: Loaded) -> None:
+    language = aligned.language
+    cache = language.new_cache(64)
+    contract.read(language, cache, [contract.random_ids(language, 1)])
+    fake_tensorrt.fail_next.add('execute_async_v3')
+    with pytest.raises(EngineError):
+        contract.read(language, cache, [contract.random_ids(language, 1)], start=2)
+    fake_tensorrt.calls.clear()
+    contract.read(language, cache, [contract.random_ids(language, 1)], start=2)
+    assert fake_tensorrt.calls.count('set_optimization_profile_async') == 1
+    assert fake_tensorrt.calls.count('set_tensor_address') == 6 + 4 * language.spec.layers
 
 
 def test_running_out_of_memory_is_an_error_and_the_next_call_works(aligned: Loaded) -> None:
@@ -534,6 +555,46 @@ def test_tensorrt_8_is_refused_with_what_to_install(builds: Builds, monkeypatch:
         backend().load_tensorrt_engines(builds.folder('tensorrt', 'aligned'), gpu=FakeGpu())
 
 
+# -- the whole way -----------------------------------------------------------------------------------------------------
+
+def test_whole_captions_and_answers_are_those_of_onnx_runtime(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames in, captions, drafted captions, an answer, a choice and a closer look out, through all of the node's own code."""
+    spoken = []
+    for kind in ('onnx', 'tensorrt'):
+        folder = builds.folder(kind, 'aligned', cache_rows=512)
+        gpu = FakeGpu()
+        fake_tensorrt.machine = gpu
+        if kind == 'tensorrt':
+            monkeypatch.setattr(backend(), 'the_gpu', lambda gpu=gpu: gpu)
+        spoken.append(watch_and_ask(folder))
+        assert gpu.held_bytes == gpu.held_host_bytes == 0
+    assert spoken[0] == spoken[1]
+    assert len({text for text in spoken[0] if text}) > 4
+    assert fake_tensorrt.calls.count('execute_async_v3') > 50
+
+
+def watch_and_ask(folder: Path) -> list[str]:
+    log, health = logging.getLogger('test'), Health()
+    config = read_config({
+        'engine': str(folder), 'cameras': ['front', 'rear'], 'token_budget.window_tokens': 96, 'window.frames': 3,
+        'caption.max_new_tokens': 24, 'ask.max_new_tokens': 12, 'ask.max_prompt_tokens': 96, 'ask.detail_tokens': 48})
+    with health.held():
+        health.cameras = {name: CameraHealth() for name in config.cameras}
+    perception = assemble(config, [CameraConfig(name=name) for name in config.cameras], health, log)
+    said = []
+    for second in range(1, 7):
+        for camera in config.cameras:
+            pixels = np.random.default_rng(second // 2).integers(0, 255, (6, 8, 3), np.uint8).repeat(28, 0).repeat(28, 1)
+            scene = perception.look(Frame(pixels, second * 10**9, 'lens', camera, time.monotonic()))
+            said.append(scene.caption)
+    for question in (Question(text='What?'), Question(text='Is it?', choices=('yes', 'no', 'a crate')),
+                     Question(text='', region=Region(20, 20, 120, 90)), Question(text='Then?', stamp_ns=3 * 10**9)):
+        answer = perception.answer(Inquiry(question, time.monotonic(), time.monotonic() + 60))
+        said.append(answer.text)
+    perception.close()
+    return said
+
+
 # -- engines that are not ours -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name, value, text', [
@@ -587,6 +648,6 @@ def test_a_foreign_frame_is_refused(aligned: Loaded, builds: Builds) -> None:
     fake_tensorrt.machine = aligned.gpu
     with pytest.raises(EngineError, match='on this device were needed'):
         contract.read(aligned.language, aligned.language.new_cache(32), [foreign])
+    frame = contract.a_frame(aligned.vision)
     with pytest.raises(EngineError, match='6 rows'):
-        frame = contract.a_frame(aligned.vision)
         contract.read(aligned.language, aligned.language.new_cache(32), [VisualTokens(5, frame.data)])
