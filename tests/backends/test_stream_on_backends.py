@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip('torch', reason='needs PyTorch: pip install torch')
 
-from penguin_ros.core.engine import LanguageEngine, VisionEngine, VisualTokens  # noqa: E402
-from penguin_ros.core.prompt import frame_lead, question_tail, stream_head  # noqa: E402
-from penguin_ros.core.stream import Stream  # noqa: E402
+from penguin_ros.core.engine import LanguageEngine, VisionEngine, VisualTokens
+from penguin_ros.core.prompt import frame_lead, question_tail, stream_head
+from penguin_ros.core.stream import Stream
 
 GOLDEN = Path(__file__).parent.parent / 'data' / 'golden' / 'model_A'
 SECOND = 1_000_000_000
