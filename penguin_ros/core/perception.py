@@ -180,7 +180,7 @@ class Perception:
         speak = self._has_something_to_say(watch, frame, decision)
         encoded = 0
         if decision.keyframe or speak or self._is_read_due(watch, frame):
-            detail = self._config.caption.detail if speak else 0.0
+            detail = max(decision.novelty, self._config.caption.detail if speak else 0.0)
             encoded = self._read(watch, frame, native, stopwatch, keyframe=decision.keyframe, detail=detail)
             watch.owed_keyframe = None
         shortened = self._write_caption(watch, frame, stopwatch) if speak else ''
@@ -304,10 +304,6 @@ class Perception:
 
     def _make_room(self, watch: _Watch, frame: Frame, native: Grid, *, keyframe: bool, detail: float) -> Grid:
         """Let go of what the budget has no room for beside a new frame; returns the new frame's grid."""
-        frames = watch.stream.frames
-        while len(frames) >= self._config.window.frames:
-            watch.stream.drop(next((old for old in frames[:-1] if not old.keyframe), frames[0]))
-            watch.dropped += 1
         held = [(other, old) for other in self._watches.values() for old in other.stream.frames]
         held.sort(key=lambda pair: pair[1].stamp_ns)
         live = {name for name, other in self._watches.items()
@@ -317,7 +313,8 @@ class Perception:
             replace(self._config.token_budget, window_tokens=self._window_tokens),
             [HeldFrame(other.config.name, (frame.stamp_ns - old.stamp_ns) / 1e9, old.keyframe, old.tokens)
              for other, old in held],
-            NewFrame(frame.camera, native, keyframe, detail), live=live, merge=merge)
+            NewFrame(frame.camera, native, keyframe, detail), live=live, merge=merge,
+            most_frames=self._config.window.frames)
         for (other, old), tokens in zip(held, plan.kept):
             if tokens == 0:
                 other.stream.drop(old)
