@@ -70,6 +70,7 @@ class Demonstration:
     engine: str
     tell: Callable[[str], None]
     view: bool = False
+    seconds: float = float('inf')       # how much of the recording is played
     _frames: dict[int, RecordedFrame] = field(default_factory=dict)     # by recorded stamp
     _played: dict[int, int] = field(default_factory=dict)               # stamp as sent -> as recorded
     _scenes: list[Any] = field(default_factory=list)
@@ -79,7 +80,9 @@ class Demonstration:
 
     def run(self) -> Summary:
         """Play, listen, ask, judge. Raises PenguinError when a part does not work."""
-        self._frames = {frame.stamp_ns: frame for frame in read_recording(self.recording)}
+        frames = list(read_recording(self.recording))
+        self._frames = {frame.stamp_ns: frame for frame in frames
+                        if frame.stamp_ns - frames[0].stamp_ns <= self.seconds * 1e9}
         self.out.mkdir(parents=True, exist_ok=True)
         self._viewer = Viewer() if self.view else None
         domain_id = 60 + os.getpid() % 40       # beside whatever else this machine runs
@@ -109,7 +112,11 @@ class Demonstration:
         asking = threading.Thread(target=self._ask_along, args=(bus, seconds), daemon=True)
         self._answers: list[dict[str, Any]] = []
         asking.start()
-        sent = player.play(threading.Event())
+        stop = threading.Event()
+        timer = threading.Timer(seconds + 0.1, stop.set)
+        timer.start()
+        sent = player.play(stop)
+        timer.cancel()
         asking.join(15.0)
         time.sleep(LAST_SCENE_S / 3)
         self._tell_repeats()
@@ -127,7 +134,7 @@ class Demonstration:
 
     def _on_image(self, played: Played) -> None:
         self._played[played.stamp_ns] = played.recorded_stamp_ns
-        if self._viewer is not None:
+        if self._viewer is not None and played.recorded_stamp_ns in self._frames:
             self._viewer.show_image(CAMERA, self._frames[played.recorded_stamp_ns].pixels, played.stamp_ns)
 
     def _on_scene(self, scene: Any) -> None:

@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for summary.json and contact_sheet.png')
     parser.add_argument('--recording', type=Path, help='a recording with ground truth; the shipped one where not given')
     parser.add_argument('--engine', default='nano', help='folder of a built engine, or the name of a shipped one')
+    parser.add_argument('--seconds', type=float, default=float('inf'), help='play only this much of the recording')
     parser.add_argument('--view', action='store_true', help='open the live view')
     parser.set_defaults(run=run)
 
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.shipped import shipped
 
     recording = args.recording or shipped('recordings/warehouse.mcap')
-    summary = Demonstration(recording, args.out, args.engine, lambda line: print(line, flush=True), args.view).run()
+    summary = Demonstration(recording, args.out, args.engine, lambda line: print(line, flush=True), args.view,
+                            args.seconds).run()
     print(f"""
 {summary.frames} images played, {summary.scenes} looked at: {summary.captions} captions, {summary.unchanged} unchanged, \
 {summary.keyframes} keyframes
