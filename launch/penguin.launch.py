@@ -59,7 +59,7 @@ def start_node(context: LaunchContext) -> list:
         overrides['engine'] = given('engine')
     node = LifecycleNode(
         package='penguin_ros', executable='penguin_node', name='penguin', namespace=given('namespace'), output='both',
-        emulate_tty=True, parameters=[str(parameter_file(given('params_file'))), overrides],
+        parameters=[str(parameter_file(given('params_file'))), overrides],
         ros_arguments=['--log-level', given('log_level')], additional_env={'PYTHONUNBUFFERED': '1'},
         respawn=given('respawn') == 'true', respawn_delay=2.0)
     if given('autostart') == 'false':

@@ -46,13 +46,13 @@ class Outlet:
 class Goal:
     """A goal that was sent; keeps the contract's PeerGoal."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    def __init__(self, handle: Any, send: Callable[[Callable[[], Any]], Future[Any]]) -> None:
+        self._handle, self._send = handle, send
         self.accepted = handle.accepted
-        self._result = settled(handle.get_result_async())
+        self._result = send(handle.get_result_async)
 
     def cancel(self) -> bool:
-        return len(settled(self._handle.cancel_goal_async()).result(PATIENCE_S).goals_canceling) == 1
+        return len(self._send(self._handle.cancel_goal_async).result(PATIENCE_S).goals_canceling) == 1
 
     def result(self, timeout_s: float) -> JobResult:
         response = self._result.result(timeout_s)
@@ -87,14 +87,15 @@ class Peer:
         client = self._clients.get(service) or self._node.create_client(interface(type_name), service)
         self._clients[service] = client
         assert client.wait_for_service(PATIENCE_S), f'nobody serves {service}'
-        return settled(client.call_async(request))
+        return self._send(lambda: client.call_async(request))
 
     def start_goal(self, name: str, type_name: str, goal: Message, on_feedback: Callable[[Message], None]) -> Goal:
         client = self._clients.get(name) or ActionClient(self._node, interface(type_name), name)
         self._clients[name] = client
         assert client.wait_for_server(PATIENCE_S), f'nobody serves {name}'
-        sent = client.send_goal_async(goal, feedback_callback=lambda message: on_feedback(message.feedback))
-        return Goal(settled(sent).result(PATIENCE_S))
+        sent = self._send(lambda: client.send_goal_async(
+            goal, feedback_callback=lambda message: on_feedback(message.feedback)))
+        return Goal(sent.result(PATIENCE_S), self._send)
 
     def set_settings(self, values: Mapping[str, Any]) -> str | None:
         """Set parameters, all or none; the reason of a refusal."""
@@ -118,6 +119,16 @@ class Peer:
         self._thread.join(PATIENCE_S)
         self._node.destroy_node()
 
+    def _send(self, request: Callable[[], Any]) -> Future[Any]:
+        """Send from the executor's thread: from another one, a quick response may come before rclpy awaits it."""
+        answered: Future[Any] = Future()
+
+        def send() -> None:
+            request().add_done_callback(lambda found: answered.set_result(found.result()))
+
+        self._executor.create_task(send)
+        return answered
+
     def _ask_node(self, service: str, type_: Any, timeout_s: float = PATIENCE_S, **fields: Any) -> Message:
         package, kind = type_.__module__.split('.')[:2]
         name = f'{package}/{kind}/{type_.__name__}'
@@ -129,13 +140,6 @@ def qos(*, reliable: bool, latched: bool) -> QoSProfile:
         depth=1 if latched else 50,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
-
-
-def settled(waiting: Any) -> Future[Any]:
-    """An rclpy Future as one that any thread may wait for."""
-    done: Future[Any] = Future()
-    waiting.add_done_callback(lambda found: done.set_result(found.result()))
-    return done
 
 
 def parameter_value(value: Any) -> ParameterValue:
