@@ -39,6 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--out', type=Path, default=Path('out/nano'), metavar='DIR',
                         help='folder for what comes out (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=None, help='CPU threads (default: all)')
+    parser.add_argument('--llm-start', type=int, default=0, metavar='STEPS',
+                        help='start the encoder from a text model trained for so many steps (default: random weights)')
     parser.add_argument('--no-compile', action='store_true', help='do not compile the layers (slower, but starts at once)')
     parser.set_defaults(run=run)
 
@@ -58,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     curriculum = Curriculum(warmup_steps=30, single_until=1.0) if args.fast else Curriculum()
     train_nano(NanoRun(
         data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum,
-        look_every_s=60.0 if args.fast else 240.0, compile_blocks=not (args.no_compile or args.fast)),
+        look_every_s=60.0 if args.fast else 240.0, compile_blocks=not (args.no_compile or args.fast),
+        llm_start_steps=args.llm_start),
         resume=args.resume, report=_show)
     draw_curves(args.out / 'log.jsonl', args.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from penguin_ros.core.dialect import Dialect
 from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum
-from penguin_ros.training.dataset import open_split
+from penguin_ros.training.dataset import Clip, Split, open_split
+from penguin_ros.training.llm_start import start_encoder_from, train_text_model
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
 from penguin_ros.training.objective import DenseHead, step_loss, word_weights
 from penguin_ros.training.rows import Words, build_batch
@@ -41,6 +42,7 @@ class NanoRun:
     seed: int = 7
     curriculum: Curriculum = field(default_factory=Curriculum)
     layers: int = 4
+    llm_start_steps: int = 0        # above 0: the encoder starts from a text model trained for so many steps
     look_every_s: float = 240.0     # how often to validate and save
     look_scenes: int = 96
     line_every_s: float = 30.0      # how often to write a line of losses
@@ -76,6 +78,11 @@ class _Trainer:
         self.images = 0
         self.trained_s = 0.0
 
+    def start_from_text(self, clips: list[Clip]) -> None:
+        text_model = Network(self.network.shape)
+        train_text_model(text_model, clips, self.words, steps=self.run.llm_start_steps, seed=self.run.seed)
+        start_encoder_from(self.network, text_model)
+
     @property
     def progress(self) -> float:
         by_time = self.trained_s / (60 * self.run.minutes)
@@ -104,7 +111,7 @@ class _Trainer:
         self.step, self.images, self.trained_s = state['step'], state['images'], state['trained_s']
         return True
 
-    def train_step(self, split: Any, deck: ClipDeck) -> tuple[float, float]:
+    def train_step(self, split: Split, deck: ClipDeck) -> tuple[float, float]:
         """One batch; returns the answer loss and the dense loss."""
         curriculum = self.run.curriculum
         layout, rows = curriculum.layout(self.rng, self.progress)
@@ -128,12 +135,14 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     """Train until the run's minutes (or steps) are spent; returns the last look. Needs `train/` and `valid/` in the data."""
     run.out.mkdir(parents=True, exist_ok=True)
     trainer = _Trainer(run)
+    train, valid = open_split(run.data / 'train'), open_split(run.data / 'valid')
     resumed = resume and trainer.load()
+    if run.llm_start_steps and not resumed:
+        trainer.start_from_text(train.clips)
     if run.compile_blocks:
         torch._dynamo.config.recompile_limit = 64  # a few variants per range of sizes, and the curriculum has many sizes
         for block in (*trainer.network.encoder, *trainer.network.decoder):
             block.compile(dynamic=True)
-    train, valid = open_split(run.data / 'train'), open_split(run.data / 'valid')
     deck = ClipDeck(trainer.rng)
     log_path = run.out / 'log.jsonl'
     answers: list[float] = []
