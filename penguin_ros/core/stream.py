@@ -21,6 +21,7 @@ from penguin_ros.core.words import Words
 
 FIRST_ROW = 1           # row 0 is reserved and never visible
 LEAD_ROWS = 16          # most rows the words before one frame may take ("`,Time 86400.0s:`" takes 10 to 12)
+GAP_ROWS = 64           # hidden rows cost attention too: gaps are closed once they pass this and half of what is visible
 LONGEST_TIME_S = 600.0   # stamps start at zero again after this: the nano model was trained on times up to here
 
 
@@ -188,17 +189,21 @@ class Stream:
         self._visible[first_visual_row:first_visual_row + len(frame.present)] = frame.shown[frame.present]
 
     def _make_room(self, rows: int, stamp_ns: int) -> None:
-        """Close gaps, or read anew, so that ``rows`` more rows fit behind the newest frame."""
+        """Close gaps, or read anew, where it pays or so that ``rows`` more rows fit behind the newest frame."""
         too_old = self.time_s(stamp_ns) > LONGEST_TIME_S
         if too_old or self._position + rows > self._language.spec.max_positions:
             self._reread(rows, stamp_ns)
-        elif self._row + rows > self._cache.capacity_rows:
+        elif self._row + rows > self._cache.capacity_rows or self._has_gaps():
             self._compact()
         if self._row + rows > self._cache.capacity_rows or self._position + rows > self._language.spec.max_positions:
             raise BudgetError(
                 f'a frame of {rows} rows does not fit behind the {self._row} rows in use; the cache has '
                 f'{self._cache.capacity_rows} rows and the model {self._language.spec.max_positions} positions. '
                 'Lower token_budget.window_tokens or build the engine with more cache_rows.')
+
+    def _has_gaps(self) -> bool:
+        visible = int(self._visible[:self._row].sum())
+        return self._row - FIRST_ROW - visible > GAP_ROWS + visible // 2
 
     def _compact(self) -> None:
         """Move what is visible down over what is hidden; positions move along, since they are written into the keys."""

@@ -100,6 +100,18 @@ def test_a_full_cache_closes_its_gaps_by_itself() -> None:
     assert len(stream.frames) == 3
 
 
+def test_what_one_append_costs_does_not_grow_with_the_stream() -> None:
+    stream = stream_of(1, tokens=20, capacity=2000)
+    used = []
+    for number in range(1, 200):
+        if len(stream.frames) > 3:
+            stream.drop(stream.frames[0])
+        stream.append_frame(number * SECOND, visual(20, number), (8, 10), keyframe=False)
+        used.append(stream.rows_used)
+    assert max(used) <= 1.5 * (4 * (20 + 12)) + 64 + 64
+    assert max(used[100:]) <= max(used[:100]) + 8, 'stamps get a digit or two longer'
+
+
 def test_a_cache_too_small_for_its_frames_says_what_to_change() -> None:
     stream = stream_of(2, tokens=40, capacity=130)
     with pytest.raises(BudgetError, match='Lower token_budget'):
