@@ -19,8 +19,9 @@ test: $(VENV)/ready-test lint types
 lint: $(VENV)/ready-test
 	$(VENV)/bin/ruff check .
 
-types: $(VENV)/ready-test
+types: $(VENV)/ready-test $(VENV)/tensorrt-stubs
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python tests/backends/check_tensorrt_types.py $(VENV)/tensorrt-stubs
 
 clean:
 	rm -rf $(VENV) .cache build install log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -44,3 +45,7 @@ $(VENV)/ready-test: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[onnx,dds,plot,train,export,test]'
 	touch $@
+
+# Signatures of TensorRT's bindings for the type checker; never among the installed packages, where they would pass for it.
+$(VENV)/tensorrt-stubs: | $(VENV)/bin/pip
+	$(PIP) --no-deps --target $@ tensorrt-stubs==10.13.0.35.1

@@ -8,6 +8,7 @@ to whatever thread imported it first). Source: reference/tensorrt.md 5.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,6 @@ class Device:
         with self._explained('looking for a GPU'):
             cuda.init()
             device = cuda.Device(index)
-            # Kept until the process ends: pycuda cannot release it in another thread than the one it was retained in.
             self._context = device.retain_primary_context()
             self.name = str(device.name())
             self.compute_capability = '{}.{}'.format(*device.compute_capability())
@@ -55,6 +55,7 @@ class Device:
         with self.current(), self._explained('making a stream'):
             self._stream = cuda.Stream()
         self.stream = int(self._stream.handle)
+        atexit.register(self._release)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -137,6 +138,11 @@ class Device:
         with self._explained('asking for free memory'):
             free, total = self._cuda.mem_get_info()
         return int(free), int(total)
+
+    def _release(self) -> None:
+        """Give the context back as the process ends; pycuda can do so only while it is current."""
+        self._context.push()
+        self._context.detach()
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:

@@ -131,8 +131,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST_FILE, _sealed(content).encode())
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that appears under its name only when all of it is on the disk."""
+def write_whole(path: Path, content: Any) -> None:
+    """Write bytes, or anything that lends its bytes, to a file that appears only when all of it is on the disk."""
     unfinished = path.with_name(path.name + '.unfinished')
     with unfinished.open('wb') as stream:
         stream.write(content)

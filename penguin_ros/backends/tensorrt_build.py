@@ -116,7 +116,8 @@ class EngineBuilder:
         for wanted in entry.profiles:
             profile = builder.create_optimization_profile()
             for port in entry.inputs:
-                profile.set_shape(port.name, *wanted.shapes(port))
+                least, usual, most = (trt.Dims(list(shape)) for shape in wanted.shapes(port))
+                profile.set_shape(port.name, least, usual, most)
             if config.add_optimization_profile(profile) < 0:
                 raise EngineError(f'TensorRT refuses the shapes of profile {wanted.name}: {dict(wanted.dims)}. '
                                   'Change max_append, cache_rows or max_patches in the recipe.')

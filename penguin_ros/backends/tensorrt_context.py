@@ -65,15 +65,16 @@ class LoadedEngine:
         self._path = path
         self._said = said
         with path.open('rb') as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-            self._engine = runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
+            engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
             raise EngineMismatchError(f'TensorRT {trt.__version__} cannot load {path}{said.reason()} {remedy}')
-        _check_ports(self._engine, path, entry, remedy)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
+        _check_ports(engine, path, entry, remedy)
+        context = engine.create_execution_context()
+        if context is None:
             raise EngineError(f'{path} was loaded, but there is no execution context for it{said.reason()} If memory ran out, '
                               'close other programs, or lower max_append, cache_rows or max_patches in the recipe and build '
                               'again; `penguin plan RECIPE` tells what fits.')
+        self._engine, self._context = engine, context
         self._profile: int | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -113,8 +114,8 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Let go of context and engine, in this order."""
-        self._context = None
-        self._engine = None
+        del self._context
+        del self._engine
 
 
 def _check_ports(engine: trt.ICudaEngine, path: Path, entry: GraphEntry, remedy: str) -> None:
@@ -126,7 +127,7 @@ def _check_ports(engine: trt.ICudaEngine, path: Path, entry: GraphEntry, remedy:
     for name in sorted(set(names) & set(needed)):
         mode, port = needed[name]
         dtype = NUMPY_NAMES.get(engine.get_tensor_dtype(name), str(engine.get_tensor_dtype(name)))
-        sizes = tuple(engine.get_tensor_shape(name))
+        sizes = _sizes(engine.get_tensor_shape(name))
         fits = len(sizes) == len(port.shape) and all(
             found == (-1 if isinstance(size, str) else size) for found, size in zip(sizes, port.shape))
         if engine.get_tensor_mode(name) != mode or dtype != port.dtype or not fits:
@@ -144,4 +145,8 @@ def _check_ports(engine: trt.ICudaEngine, path: Path, entry: GraphEntry, remedy:
 
 
 def _profile_shapes(engine: trt.ICudaEngine, port: TensorPort, number: int) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(port.name, number))
+    return tuple(_sizes(shape) for shape in engine.get_tensor_profile_shape(port.name, number))
+
+
+def _sizes(shape: trt.Dims) -> tuple[int, ...]:
+    return tuple(shape[index] for index in range(len(shape)))

@@ -89,7 +89,11 @@ class TensorLocation(enum.Enum):
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
-    EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
+    STRONGLY_TYPED = 1
+
+
+class Dims(tuple):
+    """The library's is no tuple; nothing is used of it but its length and its items."""
 
 
 class MemoryPoolType(enum.Enum):
@@ -130,7 +134,7 @@ class INetworkDefinition:
         self._outputs: list[ITensor] = []
         self.num_layers = 0
 
-    def read(self, path: Path) -> None:
+    def _read(self, path: Path) -> None:
         model = onnx.load(path, load_external_data=False)
         self.onnx_file = path.resolve()
         self._inputs = [ITensor(value) for value in model.graph.input]
@@ -169,7 +173,7 @@ class OnnxParser:
         if _called('parse_from_file'):
             self._errors.append(ParserError('In node 7 (importSwish): UNSUPPORTED_NODE: no importer'))
             return False
-        self._network.read(Path(model))
+        self._network._read(Path(model))
         return True
 
     @property
@@ -184,7 +188,7 @@ class IOptimizationProfile:
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
-    def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
+    def set_shape(self, input: str, min: Dims, opt: Dims, max: Dims) -> None:
         for low, usual, high in zip(min, opt, max, strict=True):
             assert 0 < low <= usual <= high
         self.shapes[input] = min, opt, max
@@ -301,7 +305,7 @@ class ICudaEngine:
         path = Path(plan['onnx'])
         assert hashlib.sha256(path.read_bytes()).hexdigest() == plan['sha256']
         self._network = INetworkDefinition(1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self._network.read(path)
+        self._network._read(path)
         self.session = _session(path)
         self.logger = logger
         self.profiles = plan['profiles']
@@ -328,14 +332,14 @@ class ICudaEngine:
     def get_tensor_dtype(self, name: str) -> DataType:
         return self.ports[name][0].dtype
 
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.ports[name][0].shape
+    def get_tensor_shape(self, name: str) -> Dims:
+        return Dims(self.ports[name][0].shape)
 
     def get_tensor_location(self, name: str) -> TensorLocation:
         return TensorLocation.DEVICE
 
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        return [tuple(shape) for shape in self.profiles[profile_index][name]]
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Dims]:
+        return [Dims(shape) for shape in self.profiles[profile_index][name]]
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)

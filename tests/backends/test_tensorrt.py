@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='needs ONNX Runtime: pip
 
 import contract  # noqa: E402
 import fake_tensorrt  # noqa: E402
-from fake_gpu import FakeGpu, memory_at  # noqa: E402
+from fake_gpu import memory_at  # noqa: E402
 
 from penguin_ros.assemble import assemble  # noqa: E402
 from penguin_ros.backends.onnx import load_onnx_engines  # noqa: E402
@@ -38,6 +39,11 @@ from penguin_ros.core.worker import Inquiry  # noqa: E402
 from penguin_ros.model.config import DecoderConfig, EncoderConfig, PenguinVLConfig  # noqa: E402
 from tests.core.numpy_engine import byte_words  # noqa: E402
 from tests.model.write_random_checkpoint import write_random_checkpoint  # noqa: E402
+
+if os.environ.get('PENGUIN_TEST_GPU') == 'pycuda':      # set by test_pycuda.py
+    from host_gpu import HostGpu as Gpu
+else:
+    from fake_gpu import FakeGpu as Gpu
 
 SETTINGS = {'max_append': 32, 'cache_rows': 256, 'max_patches': 256, 'merge': 2}
 # Rows of the first have a multiple of 256 bytes, as those of the published models; rows of the second have not.
@@ -96,7 +102,7 @@ class Builds:
             if kind == 'onnx':
                 build_onnx(recipe, folder)
             else:
-                fake_tensorrt.machine = gpu = FakeGpu()
+                fake_tensorrt.machine = gpu = Gpu()
                 build_tensorrt(recipe, folder, gpu=gpu, timing_folder=self._folder / 'timing')
                 fake_tensorrt.reset()
         return folder
@@ -111,7 +117,7 @@ class Loaded:
     """A pair of engines on a GPU of their own."""
 
     def __init__(self, folder: Path, **gpu: Any) -> None:
-        self.gpu = FakeGpu(**gpu)
+        self.gpu = Gpu(**gpu)
         fake_tensorrt.machine = self.gpu
         self.vision, self.language = backend().load_tensorrt_engines(folder, gpu=self.gpu)
 
@@ -387,7 +393,7 @@ def test_closing_gives_everything_back_and_what_was_made_is_refused(builds: Buil
 
 def test_loading_that_fails_half_way_gives_everything_back(builds: Builds) -> None:
     folder = builds.folder('tensorrt', 'aligned')
-    gpu = FakeGpu(limit_bytes=400_000)
+    gpu = Gpu(limit_bytes=400_000)
     fake_tensorrt.machine = gpu
     with pytest.raises(EngineError, match='no room left'):
         backend().load_tensorrt_engines(folder, gpu=gpu)
@@ -552,7 +558,7 @@ def test_tensorrt_8_is_refused_with_what_to_install(builds: Builds, monkeypatch:
     monkeypatch.setattr(fake_tensorrt, 'NetworkDefinitionCreationFlag', OldFlags)
     monkeypatch.setattr(fake_tensorrt, '__version__', '8.6.1')
     with pytest.raises(EngineError, match=r'TensorRT 8\.6\.1; 10\.3 .* Install JetPack 6\.2'):
-        backend().load_tensorrt_engines(builds.folder('tensorrt', 'aligned'), gpu=FakeGpu())
+        backend().load_tensorrt_engines(builds.folder('tensorrt', 'aligned'), gpu=Gpu())
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------------
@@ -562,7 +568,7 @@ def test_whole_captions_and_answers_are_those_of_onnx_runtime(builds: Builds, mo
     spoken = []
     for kind in ('onnx', 'tensorrt'):
         folder = builds.folder(kind, 'aligned', cache_rows=512)
-        gpu = FakeGpu()
+        gpu = Gpu()
         fake_tensorrt.machine = gpu
         if kind == 'tensorrt':
             monkeypatch.setattr(backend(), 'the_gpu', lambda gpu=gpu: gpu)
@@ -604,7 +610,7 @@ def watch_and_ask(folder: Path) -> list[str]:
 def test_engines_built_elsewhere_are_refused_before_they_are_deserialised(
         builds: Builds, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, text: str) -> None:
     folder = builds.folder('tensorrt', 'aligned')
-    gpu = FakeGpu()
+    gpu = Gpu()
     fake_tensorrt.machine = gpu
     monkeypatch.setattr(fake_tensorrt if name == '__version__' else gpu, name, value)
     with pytest.raises(EngineMismatchError, match=rf'{text}.*penguin build .*aligned\.yaml'):
@@ -635,7 +641,7 @@ def test_an_engine_with_other_inputs_than_its_manifest_says_is_refused(
         return engine
 
     monkeypatch.setattr(fake_tensorrt.Runtime, 'deserialize_cuda_engine', changed)
-    gpu = FakeGpu()
+    gpu = Gpu()
     fake_tensorrt.machine = gpu
     with pytest.raises(EngineMismatchError, match=text):
         backend().load_tensorrt_engines(folder, gpu=gpu)
