@@ -9,6 +9,7 @@ row is never copied, and what a call costs does not depend on how large the buff
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -180,6 +181,8 @@ def open_graph(path: Path, *, threads: int = 1) -> Any:
     Memory plans are kept per shape for ever and the arena never gives memory back, so both are off: working memory is
     taken from the system and returned with every call.
     """
+    # From 1.31 it sends usage reports to its makers some ten seconds after a session is made; read when it is loaded only.
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     try:
         import onnxruntime
     except ImportError as error:
