@@ -18,9 +18,9 @@ from penguin_ros.core.stream import Stream, StreamPoint
 
 VERIFY_TOKENS = 16      # the verification profile of the language engine takes up to this many (design section 3)
 _FIRST_WIDTH = 7        # drafted tokens of the first pass: up to 8 in all cost hardly more than one
-_LEAST_WIDTH = 2
+_LEAST_WIDTH = 4
 _RESYNC_TOKENS = 3      # where text was put in or left out, the draft is taken up again where this many written tokens recur
-_EXTRA_COST = 1 / 16    # of a pass, for each further token in it; measured 1/24 on a CPU, less on a GPU
+_EXTRA_COST = 1 / 20    # of a pass, for each further token in it; measured 1/24 on a CPU, less on a GPU
 _SLOWER_AT_MOST = 0.05  # what a useless draft may cost beside decoding without one
 
 
@@ -31,7 +31,7 @@ class Decoded:
     ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)    # of each token, under the model
     stopped: str = 'end'        # 'end', 'length', 'deadline' or 'cancelled'
-    passes: int = 0             # engine calls after the prompt was read
+    passes: int = 0             # engine calls, the one over the prompt included
     drafted: int = 0            # draft tokens offered
     accepted: int = 0           # of these, right
 
@@ -66,24 +66,16 @@ def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limi
     ``on_tokens`` is called after every engine call that wrote something. Raises QuestionError when prompt and answer do
     not fit the cache.
     """
-    length = sum(len(piece) if isinstance(piece, np.ndarray) else piece.count for piece in prompt)
-    point, logits = stream.append(at or stream.end, prompt, [length - 1])
     decoded = Decoded()
     follower = _DraftFollower(draft)
-    next_id, probability = _likeliest(logits[0])
+    point = at or stream.end
+    fed: list[Piece] = list(prompt)
     while True:
-        if next_id == end_id:
-            return decoded
-        stopped = limits.stop(len(decoded.ids))
-        if stopped:
-            decoded.stopped = stopped
-            return decoded
-        decoded.ids.append(next_id)
-        decoded.probabilities.append(probability)
-        room = min(limits.max_new_tokens - len(decoded.ids), VERIFY_TOKENS - 1)
-        offered = follower.offer(decoded.ids, room)
-        fed = np.asarray([next_id, *offered], dtype=np.int64)
-        behind, logits = stream.append(point, [fed], range(len(fed)))
+        count = sum(len(piece) if isinstance(piece, np.ndarray) else piece.count for piece in fed)
+        offered = follower.offer(decoded.ids, min(limits.max_new_tokens - len(decoded.ids), VERIFY_TOKENS - 1))
+        if offered:
+            fed.append(np.asarray(offered, dtype=np.int64))
+        behind, logits = stream.append(point, fed, range(count - 1, count + len(offered)))
         decoded.passes += 1
         accepted = 0
         next_id, probability = _likeliest(logits[0])
@@ -96,10 +88,18 @@ def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limi
         decoded.drafted += len(offered)
         decoded.accepted += accepted
         follower.learn(len(offered), accepted)
-        unused = len(fed) - 1 - accepted
+        unused = len(offered) - accepted
         point = StreamPoint(behind.row - unused, behind.position - unused)
-        if on_tokens is not None:
+        stopped = 'end' if next_id == end_id else limits.stop(len(decoded.ids))
+        if not stopped:
+            decoded.ids.append(next_id)
+            decoded.probabilities.append(probability)
+            fed = [np.asarray([next_id], dtype=np.int64)]
+        if on_tokens is not None and (accepted or not stopped):
             on_tokens(decoded)
+        if stopped:
+            decoded.stopped = stopped
+            return decoded
 
 
 def choice_probabilities(stream: Stream, prompt: Sequence[Piece], choices: Sequence[Sequence[int] | np.ndarray], *, end_id: int,

@@ -142,6 +142,10 @@ class Perception:
         """The image of this very stamp, while it is kept."""
         return next((frame for frame in self._watches[camera].ring if frame.stamp_ns == stamp_ns), None)
 
+    def stream_of(self, camera: str) -> Stream:
+        """What the model holds of one camera; to be read only."""
+        return self._watches[camera].stream
+
     def figures(self) -> dict[str, str]:
         """What diagnostics say of the engines."""
         streams = {name: watch.stream for name, watch in self._watches.items()}

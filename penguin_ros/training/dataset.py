@@ -77,7 +77,7 @@ class Split:
                 continue
             images = np.load(self.folder / f'images_{shard:03d}.npy', mmap_mode='r')
             height_px, width_px = images.shape[1:3]
-            self.clips += [_clip(record, width_px, height_px) for record in json.loads(path.read_text())]
+            self.clips += [clip_from_record(record, width_px, height_px) for record in json.loads(path.read_text())]
             self._images[shard] = images
             found += 1
         return found
@@ -101,7 +101,8 @@ def open_split(folder: Path) -> Split:
     return split
 
 
-def _clip(record: dict[str, Any], width_px: int, height_px: int) -> Clip:
+def clip_from_record(record: dict[str, Any], width_px: int, height_px: int) -> Clip:
+    """A clip as sim/dataset.py describes it, each frame with its `shard` and `index`."""
     frames = tuple(
         SceneFrame(frame['shard'], frame['index'], frame['time_s'], frame['path_clear'],
                    _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px))

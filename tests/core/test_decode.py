@@ -55,8 +55,8 @@ def test_a_draft_that_is_right_is_read_sixteen_tokens_a_pass() -> None:
     plain = caption(stream, tokens=64)
     drafted = caption(stream, draft=plain.ids, tokens=64)
     assert drafted.ids == plain.ids
-    assert plain.passes == len(plain.ids)
-    assert drafted.passes <= len(plain.ids) / VERIFY_TOKENS + 1
+    assert plain.passes == len(plain.ids) + 1
+    assert drafted.passes <= len(plain.ids) / VERIFY_TOKENS + 2
     assert drafted.accepted == drafted.drafted
 
 
@@ -130,7 +130,7 @@ def test_an_unchanged_scene_takes_a_pass_for_ten_tokens() -> None:
 
 def cost_passes(decoded: Decoded) -> float:
     """What decoding took, in passes of one token, the pass over the prompt included."""
-    return 1 + decoded.passes + decoded.drafted * _EXTRA_COST
+    return decoded.passes + decoded.drafted * _EXTRA_COST
 
 
 def test_useless_drafts_make_captions_at_most_a_twentieth_slower() -> None:
@@ -149,7 +149,7 @@ def test_a_useless_draft_is_soon_left_alone() -> None:
     wrong = caption(stream, draft=[(token + 1) % 256 for token in plain.ids])
     assert wrong.ids == plain.ids
     assert wrong.passes == plain.passes
-    assert wrong.drafted <= 2 * VERIFY_TOKENS
+    assert wrong.drafted * _EXTRA_COST <= 0.05 * len(plain.ids)
 
 
 def test_decoding_stops_for_whoever_no_longer_wants_it_within_one_token() -> None:
