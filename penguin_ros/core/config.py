@@ -35,12 +35,12 @@ class CaptionConfig:
     """When a caption is written, and how much."""
 
     instruction: str = setting('', "what the model is asked for a caption; empty: the model's own", live=True)
-    interval_s: float = setting(0.0, 'least seconds between two captions of one camera', low=0.0, high=3600.0, live=True)
+    interval_s: float = setting(0.5, 'least seconds between two captions of one camera', low=0.0, high=3600.0, live=True)
     refresh_s: float = setting(
         30.0, 'longest seconds an unchanged caption stands before it is written again; 0: for ever',
         low=0.0, high=86400.0, live=True)
     detail: float = setting(
-        0.4, 'how much of its full detail an intermediate frame gets when it is captioned, 0 to 1; a keyframe has all of it',
+        0.6, 'how much of its full detail an intermediate frame gets when it is captioned, 0 to 1; a keyframe has all of it',
         low=0.0, high=1.0, live=True)
     max_new_tokens: int = setting(160, 'most tokens of a caption', low=1, high=2048, live=True)
     deadline_s: float = setting(10.0, 'longest seconds a caption may take to write', low=0.05, high=120.0, live=True)

@@ -146,13 +146,18 @@ def _crowd_out(claims: list[_Claim], held: Sequence[HeldFrame], new: NewFrame | 
             claims[index] = _Claim(0, 0, claims[index].weight, stays=False)
 
 
+_NEWS_WEIGHT = 0.25     # of a keyframe's weight, for an intermediate frame that is all news
+
+
 def _new_claim(budget: TokenBudget, new: NewFrame, live: Collection[str], merge: int) -> _Claim:
     floor = grid_tokens(floor_grid(new.native, budget.min_frame_tokens, merge=merge), merge)
     native_tokens = grid_tokens(new.native, merge)
     detail = 1.0 if new.keyframe else min(max(new.detail, 0.0), 1.0)
     wanted = floor + int(detail * (native_tokens - floor))
     allowed = int(budget.new_frame_share * budget.window_tokens / len({*live, new.camera}))
-    return _Claim(floor, max(floor, min(wanted, allowed)), budget.keyframe_weight if new.keyframe else 1.0, stays=True)
+    # A caption needs some detail where things are now, though less than what the keyframe told of the whole scene.
+    weight = budget.keyframe_weight if new.keyframe else 1.0 + _NEWS_WEIGHT * detail * (budget.keyframe_weight - 1.0)
+    return _Claim(floor, max(floor, min(wanted, allowed)), weight, stays=True)
 
 
 def _highest_that_fits(claims: Sequence[_Claim], window_tokens: int) -> float:
