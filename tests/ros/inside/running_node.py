@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,18 +18,17 @@ from tests.bus.contract import PATIENCE_S, Heard, wait_until
 from tests.ros.inside.peer import Outlet, Peer
 
 SCRIPT = Path(__file__).resolve().parents[3] / 'scripts' / 'penguin_node'
-ENGINE = os.environ.get('PENGUIN_TEST_ENGINE', 'nano')
 STALE = 2
 PARAMETERS = """
 /**:
   ros__parameters:
-    engine: {engine}
+    engine: nano
     cameras: [front, rear]
     camera:
-      front: {{image_topic: /front/image_raw}}
-      rear: {{image_topic: /rear/image_raw/compressed, compressed: true}}
-    latency: {{stale_after_s: 1}}       # a whole number where a float is meant, as people write them
-    caption: {{refresh_s: 0.0}}
+      front: {image_topic: /front/image_raw}
+      rear: {image_topic: /rear/image_raw/compressed, compressed: true}
+    latency: {stale_after_s: 1}       # a whole number where a float is meant, as people write them
+    caption: {refresh_s: 0.0}
 """
 
 
@@ -40,7 +38,7 @@ class RunningNode:
     def __init__(self, folder: Path, *arguments: str, script: Path = SCRIPT, env: dict[str, str] | None = None,
                  parameters: str = PARAMETERS) -> None:
         file = folder / 'parameters.yaml'
-        file.write_text(parameters.format(engine=ENGINE))
+        file.write_text(parameters)
         self._log = folder / 'log.txt'
         with self._log.open('w') as log:
             self.process = subprocess.Popen(

@@ -164,7 +164,7 @@ def test_an_action_tells_its_answer_while_it_is_written(node: RunningNode) -> No
     result = goal.result(20.0)
     assert (result.outcome, result.message.success) == ('succeeded', True)
     wait_until(lambda: bool(feedback.messages), 'feedback')
-    assert result.message.answer.startswith(feedback.messages[-1].partial.strip())
+    assert result.message.answer.startswith(feedback.messages[-1].partial)
 
 
 def test_a_cancelled_action_ends_at_once_and_the_stream_goes_on(node: RunningNode) -> None:
