@@ -24,6 +24,8 @@ from tensorrt_rig import ALIGNED, Builds, Gpu, backend, fake_library, fresh_libr
 
 from penguin_ros.assemble import assemble  # noqa: E402
 from penguin_ros.backends.onnx import load_onnx_engines  # noqa: E402
+from penguin_ros.backends.recipe import Recipe  # noqa: E402
+from penguin_ros.cli.build import build_tensorrt  # noqa: E402
 from penguin_ros.core.config import CameraConfig, read_config  # noqa: E402
 from penguin_ros.core.engine import VisualTokens  # noqa: E402
 from penguin_ros.core.errors import EngineError, EngineMismatchError  # noqa: E402
@@ -31,6 +33,8 @@ from penguin_ros.core.frame import Frame, Region  # noqa: E402
 from penguin_ros.core.health import CameraHealth, Health  # noqa: E402
 from penguin_ros.core.scene import Question  # noqa: E402
 from penguin_ros.core.worker import Inquiry  # noqa: E402
+
+GOLDEN = Path(__file__).parent.parent / 'data' / 'golden'
 
 
 class Loaded:
@@ -142,6 +146,32 @@ def test_onnx_runtime_gives_the_same_numbers(loaded: Loaded, builds: Builds) -> 
         pieces = [contract.random_ids(language, 5), contract.a_frame(vision), contract.random_ids(language, 9, 1)]
         logits.append(contract.read(language, language.new_cache(64), pieces))
     contract.assert_close(*logits, tolerance=1e-5)
+
+
+@pytest.mark.parametrize('model', ['model_A', 'model_B'])
+def test_golden_cases_are_reproduced_by_engines_of_several_merges_on_one_gpu(tmp_path: Path, model: str) -> None:
+    fake_tensorrt.machine = gpu = Gpu()
+    engines: dict[int, tuple[Any, Any]] = {}
+
+    def engines_for(merge: int) -> tuple[Any, Any]:
+        if merge not in engines:
+            recipe = Recipe(file=tmp_path / 'golden.yaml', checkpoint=str(GOLDEN / model), backend='tensorrt', max_append=32,
+                            cache_rows=256, max_patches=1152, merge=merge)
+            build_tensorrt(recipe, tmp_path / str(merge), gpu=gpu, timing_folder=tmp_path)
+            engines[merge] = backend().load_tensorrt_engines(tmp_path / str(merge), gpu=gpu)
+        return engines[merge]
+
+    for file in ('case_0.npz', 'case_1.npz'):
+        with np.load(GOLDEN / model / file) as arrays:
+            case = dict(arrays)
+        made = backend().run_golden_case(lambda merge: engines_for(merge)[0], engines_for(2)[1], case)
+        assert {'logits', 'greedy_tokens', 'greedy_logits'} <= made.keys()
+        for name in made.keys() & case.keys() - {'greedy_tokens'}:
+            contract.assert_close(made[name], case[name])
+        np.testing.assert_array_equal(made['greedy_tokens'], case['greedy_tokens'])
+    for vision, _ in engines.values():
+        vision.close()
+    assert gpu.held_bytes == 0
 
 
 # -- where things lie --------------------------------------------------------------------------------------------------
