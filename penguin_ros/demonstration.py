@@ -141,8 +141,8 @@ class Demonstration:
         self._scenes.append(scene)
         if self._viewer is not None:
             self._viewer.show_scene(scene)
-        if scene.unchanged and scene.status == Status.OK:
-            self._repeats += 1
+        if not _is_captioned(scene) and scene.status != Status.STALE:
+            self._repeats += scene.unchanged
             return
         self._tell_repeats()
         mark = 'key' if scene.keyframe else '   '
@@ -190,11 +190,11 @@ class Demonstration:
         scenes = [scene for scene in self._scenes if scene.status != Status.STALE and self._truth_of(scene) is not None]
         if not scenes:
             raise EngineError(f'the node published no scene. Its log is {self.out / "node.log"}.')
-        captioned = [scene for scene in scenes if not scene.unchanged]
+        captioned = [scene for scene in scenes if _is_captioned(scene)]
         ages_ms = np.array([scene.age_ms for scene in scenes])
         scores = [self._score(scene) for scene in captioned]
         return Summary(
-            frames=sent, scenes=len(scenes), captions=len(captioned), unchanged=len(scenes) - len(captioned),
+            frames=sent, scenes=len(scenes), captions=len(captioned), unchanged=sum(bool(s.unchanged) for s in scenes),
             keyframes=sum(bool(scene.keyframe) for scene in scenes), tokens_limit=max(s.tokens.limit for s in scenes),
             tokens_used_most=max(s.tokens.used for s in scenes), tokens_encoded=sum(s.tokens.encoded for s in scenes),
             age_median_ms=round(float(np.median(ages_ms)), 1), age_p99_ms=round(float(np.percentile(ages_ms, 99)), 1),
@@ -211,7 +211,7 @@ class Demonstration:
 
     def _write(self, summary: Summary) -> None:
         (self.out / 'summary.json').write_text(json.dumps(asdict(summary), indent=1) + '\n')
-        captioned = [scene for scene in self._scenes if not scene.unchanged and self._truth_of(scene) is not None]
+        captioned = [scene for scene in self._scenes if _is_captioned(scene) and self._truth_of(scene) is not None]
         chosen = [captioned[index] for index in np.unique(np.linspace(0, len(captioned) - 1, SHEET_TILES).round().astype(int))]
         tiles = []
         for scene in chosen:
@@ -221,6 +221,11 @@ class Demonstration:
         cv2.imwrite(str(self.out / 'contact_sheet.png'), cv2.cvtColor(_sheet(tiles), cv2.COLOR_RGB2BGR))
         if self._viewer is not None:
             self._viewer.close()
+
+
+def _is_captioned(scene: Any) -> bool:
+    """Whether the caption was written for this very frame."""
+    return bool(scene.caption_stamp == scene.header.stamp and scene.status != Status.STALE)
 
 
 def _end(node: subprocess.Popen[bytes]) -> None:
@@ -248,7 +253,7 @@ def _thing_of(entry: Mapping[str, Any], height_px: int, width_px: int) -> Thing:
                  (x_min / width_px, y_min / height_px, x_max / width_px, y_max / height_px))
 
 
-def scene_from_msg(message: Any) -> Scene:
+def _scene_from_msg(message: Any) -> Scene:
     """As much of a SceneDescription as a drawing needs."""
     phrases = tuple(GroundedPhrase(p.text, p.begin, p.end, Region(p.x_min, p.y_min, p.x_max, p.y_max) if p.has_box else None,
                                    p.confidence, p.track_id) for p in message.phrases)
@@ -262,7 +267,7 @@ def _tile(rgb: np.ndarray, message: Any, width_px: int = 480) -> np.ndarray:
     """The image with its boxes, and the caption below in as many lines as it takes."""
     scale = width_px / rgb.shape[1]
     large = cv2.resize(np.ascontiguousarray(rgb), (width_px, round(rgb.shape[0] * scale)), interpolation=cv2.INTER_CUBIC)
-    scene = scene_from_msg(message)
+    scene = _scene_from_msg(message)
     grown = [GroundedPhrase(p.text, p.begin, p.end, Region(*(edge * scale for edge in (
         p.region.x_min, p.region.y_min, p.region.x_max, p.region.y_max))) if p.region else None, p.confidence, p.track_id)
         for p in scene.phrases]

@@ -51,11 +51,13 @@ class Viewer:
             array=np.array([[p.x_min, p.y_min, p.x_max, p.y_max] for p in boxes], dtype=np.float32).reshape(-1, 4),
             array_format=rerun.Box2DFormat.XYXY, labels=[f'{p.text} {p.confidence:.2f}' for p in boxes],
             class_ids=[p.track_id for p in boxes]))
-        state = 'unchanged' if scene.unchanged else f'keyframe ({scene.keyframe_reason})' if scene.keyframe else 'caption'
+        captioned = scene.caption_stamp == scene.header.stamp
+        state = ('unchanged' if scene.unchanged else f'keyframe ({scene.keyframe_reason})' if scene.keyframe
+                 else 'caption' if captioned else 'changing')
         rerun.log(f'{camera}/caption', rerun.TextDocument(
             f'**{scene.caption or "..."}**\n\n{STATUS_WORDS[scene.status]} {scene.reason}\n\n{state}, '
             f'confidence {scene.confidence:.2f}, age {scene.age_ms:.0f} ms', media_type='text/markdown'))
-        if not scene.unchanged:
+        if captioned:
             rerun.log('log', rerun.TextLog(f'{camera}: {scene.caption}', level='INFO'))
         for name, value in (('limit', scene.tokens.limit), ('held', scene.tokens.used), ('encoded', scene.tokens.encoded)):
             rerun.log(f'tokens/{name}', rerun.Scalars(float(value)))

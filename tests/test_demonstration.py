@@ -27,6 +27,7 @@ def phrase(text: str, *box: float) -> SimpleNamespace:
 def scene(stamp_ns: int, *phrases: SimpleNamespace, **changes) -> SimpleNamespace:
     fields = {
         'header': SimpleNamespace(stamp=SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9), frame_id='lens'),
+        'caption_stamp': SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9),
         'camera': 'camera', 'caption': 'a red crate.', 'phrases': list(phrases), 'keyframe': True, 'unchanged': False,
         'confidence': 0.9, 'status': 0, 'age_ms': 40.0, 'model': 'tiny', 'engine': '0',
         'tokens': SimpleNamespace(limit=256, used=88, encoded=88)}
@@ -48,7 +49,7 @@ def test_the_score_compares_each_caption_with_the_truth_of_its_own_frame(tmp_pat
     it._played = {1005: 5}
     it._answers = []
     it._scenes = [scene(1005, phrase('a red crate', 0, 0, 160, 60), phrase('a green cone', 1, 1, 9, 9)),
-                  scene(1005, phrase('a red crate', 0, 0, 160, 120), unchanged=True), scene(1005, status=2)]
+                  scene(1005, phrase('a red crate', 0, 0, 160, 120), unchanged=True, caption_stamp=None), scene(1005, status=2)]
     summary = it._judge(sent=3)
     assert (summary.frames, summary.scenes, summary.captions, summary.unchanged) == (3, 2, 1, 1)
     assert summary.f1 == pytest.approx(0.5)            # one of two named, one of two true

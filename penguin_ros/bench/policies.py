@@ -183,7 +183,7 @@ class OurNode:
         self._read[frame.camera] += scene.tokens.encoded > 0
         self._broken[frame.camera] |= (len(stream.frames) < self._read[frame.camera]
                                        or any(held.tokens < held.visual.count for held in stream.frames))
-        return Said(scene.caption, scene.phrases, is_new=not scene.unchanged, whole=not self._broken[frame.camera],
+        return Said(scene.caption, scene.phrases, is_new=scene.captioned, whole=not self._broken[frame.camera],
                     decode_ms=scene.latency.decode_ms, decode_passes=scene.decode_passes, decode_tokens=scene.decode_tokens)
 
     def memory(self) -> dict[str, float]:

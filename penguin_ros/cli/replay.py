@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     log_to_console(args.log_level)
 
     def on_scene(scene: Any) -> None:
-        if args.captions and not scene.unchanged:
+        if args.captions and scene.caption_stamp == scene.header.stamp:
             stamp_s = scene.header.stamp.sec + scene.header.stamp.nanosec / 1e9
             reason = f' [{scene.keyframe_reason}]' if scene.keyframe else ''
             print(f'{stamp_s:.3f} {scene.camera}: {scene.caption}{reason}', file=sys.stderr if args.json else sys.stdout)

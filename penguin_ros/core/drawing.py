@@ -20,7 +20,8 @@ def draw_scene(rgb: np.ndarray, scene: Scene) -> np.ndarray:
     for index, phrase in enumerate(scene.phrases):
         _draw_phrase(drawn, phrase, _PALETTE[(phrase.track_id or index) % len(_PALETTE)], scale, thickness)
     words = {Status.OK: '', Status.DEGRADED: 'DEGRADED  ', Status.STALE: 'STALE  '}[scene.status]
-    state = 'unchanged' if scene.unchanged else 'keyframe' if scene.keyframe else 'caption'
+    state = ('unchanged' if scene.unchanged else 'keyframe' if scene.keyframe
+             else 'caption' if scene.captioned else 'changing')
     _label(drawn, f'{words}{state}  {scene.tokens.used}/{scene.tokens.limit} tokens', (0, height_px), (30, 30, 30), scale)
     return drawn
 

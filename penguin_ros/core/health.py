@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from penguin_ros.core.errors import PenguinError
-from penguin_ros.core.scene import Scene, Status
+from penguin_ros.core.scene import Scene
 
 
 @dataclass
@@ -47,7 +47,7 @@ class CameraHealth:
         self.looked_at += 1
         self.unchanged += scene.unchanged
         self.keyframes += scene.keyframe
-        self.captions += not scene.unchanged and scene.status is not Status.STALE
+        self.captions += scene.captioned
         self.work_s = work_s if not self.work_s else 0.8 * self.work_s + 0.2 * work_s
         self.scene = scene
 

@@ -252,7 +252,7 @@ class PerceptionNode:
                   else error or f'nothing could be described for {now_s - since_s:.1f} s')
         if last is None:
             return Scene(camera=name, stamp_ns=0, frame_id='', height_px=0, width_px=0, status=Status.STALE, reason=reason)
-        return replace(last, phrases=(), keyframe=False, unchanged=True, status=Status.STALE, reason=reason)
+        return replace(last, phrases=(), keyframe=False, unchanged=False, status=Status.STALE, reason=reason)
 
     def _publish_health(self) -> None:
         perception = self._perception

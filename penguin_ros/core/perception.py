@@ -197,7 +197,7 @@ class Perception:
         watch = self._watches[camera]
         caption = watch.caption
         return Scene(camera=camera, stamp_ns=stamp_ns, frame_id=frame_id, height_px=0, width_px=0, caption=caption.text,
-                     unchanged=True, caption_stamp_ns=caption.stamp_ns, confidence=caption.confidence, status=Status.STALE,
+                     caption_stamp_ns=caption.stamp_ns, confidence=caption.confidence, status=Status.STALE,
                      reason=reason, tokens=self._token_use(watch, 0))
 
     def _native(self, frame: Frame) -> Grid:
@@ -292,7 +292,7 @@ class Perception:
         return Scene(
             camera=frame.camera, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, height_px=frame.height_px,
             width_px=frame.width_px, caption=caption.text, phrases=caption.phrases, keyframe=decision.keyframe,
-            keyframe_reason=decision.reason, unchanged=not spoken, caption_stamp_ns=caption.stamp_ns,
+            keyframe_reason=decision.reason, unchanged=not spoken and not watch.owes_caption, caption_stamp_ns=caption.stamp_ns,
             confidence=caption.confidence, status=Status.DEGRADED if reasons else Status.OK, reason='; '.join(reasons),
             tokens=self._token_use(watch, encoded), latency=stopwatch.latency(frame.received_s),
             decode_passes=caption.passes if spoken else 0, decode_tokens=len(caption.ids) if spoken else 0)

@@ -77,6 +77,11 @@ class Scene:
     decode_passes: int = 0          # engine calls the caption took
     decode_tokens: int = 0          # tokens the caption has
 
+    @property
+    def captioned(self) -> bool:
+        """Whether the caption was written for this very frame."""
+        return self.caption_stamp_ns == self.stamp_ns and self.status is not Status.STALE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:

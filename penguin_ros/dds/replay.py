@@ -144,7 +144,7 @@ class _Replay:
         summary = self._summary
         summary.scenes += 1
         summary.unchanged += scene.unchanged
-        summary.captions += not scene.unchanged and scene.status != scene.STATUS_STALE
+        summary.captions += scene.caption_stamp == scene.header.stamp and scene.status != scene.STATUS_STALE
         summary.keyframes += scene.keyframe
         summary.tokens_used_most = max(summary.tokens_used_most, scene.tokens.used)
         summary.tokens_limit = scene.tokens.limit

@@ -32,7 +32,7 @@ class PlainPerception:
 
     def restart(self) -> None:
         self._rings = {camera: FrameRing(8) for camera in self._cameras}
-        self._said = dict.fromkeys(self._cameras, '')
+        self._said = dict.fromkeys(self._cameras, ('', 0))
 
     def held_frame(self, camera: str, stamp_ns: int) -> Frame | None:
         return next((frame for frame in self._rings[camera] if frame.stamp_ns == stamp_ns), None)
@@ -48,13 +48,15 @@ class PlainPerception:
             raise StampError('the stamp is 0. Set header.stamp.')
         self._rings[frame.camera].add(frame)
         caption = f'a {_colour(frame.pixels)} scene'
-        unchanged, self._said[frame.camera] = caption == self._said[frame.camera], caption
+        said, said_ns = self._said[frame.camera]
+        unchanged = caption == said
+        self._said[frame.camera] = (caption, said_ns if unchanged else frame.stamp_ns)
         box = Region(0.0, 0.0, frame.width_px / 2, frame.height_px / 2)
         return Scene(
             camera=frame.camera, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, height_px=frame.height_px,
             width_px=frame.width_px, caption=caption, phrases=(GroundedPhrase(caption, 0, len(caption), box, 0.75),),
             keyframe=not unchanged, keyframe_reason='the same colour' if unchanged else 'another colour', unchanged=unchanged,
-            caption_stamp_ns=frame.stamp_ns, confidence=0.75, tokens=TokenUse(limit=100, used=10, frames=1))
+            caption_stamp_ns=self._said[frame.camera][1], confidence=0.75, tokens=TokenUse(limit=100, used=10, frames=1))
 
     def failed(self, camera: str, stamp_ns: int, frame_id: str, reason: str) -> Scene:
         return Scene(camera=camera, stamp_ns=stamp_ns, frame_id=frame_id, height_px=0, width_px=0, status=Status.STALE,
