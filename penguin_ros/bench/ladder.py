@@ -127,7 +127,7 @@ def ageing(name: str, bench: Bench, shots: Iterable[Shot], count: int, per_minut
             gc.collect()
             rss.append(rss_mb())
     progress(label, count, count)
-    minutes = [slice(start, start + per_minute) for start in range(0, len(run.look_ms), per_minute)]
+    minutes = [slice(minute * per_minute, (minute + 1) * per_minute) for minute in range(len(rss))]     # whole ones
     frame_ms = [float(np.mean(run.look_ms[minute])) for minute in minutes]
     gmac = [sum(work.encoder_macs + work.decoder_macs for work in run.works[minute]) / per_minute / 1e9 for minute in minutes]
     return {'minutes': len(minutes), 'frame_ms': frame_ms, 'frame_ms_median': [
