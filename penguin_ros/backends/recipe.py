@@ -23,6 +23,11 @@ class Recipe:
     output: str = setting('', 'folder for the built engines; empty: a folder named like the file, beside it')
     backend: str = setting('onnx', 'what runs the engines', choices=('onnx', 'tensorrt'))
     precision: str = setting('fp32', 'type of matrix products and cache; the rest is float32', choices=('fp32', 'fp16'))
+    vision_weights: str = setting('', 'weights of the vision engine: int8, or empty for those of precision',
+                                  choices=('', 'int8'))
+    language_weights: str = setting('', 'weights of the language engine: int8, int4, or empty for those of precision',
+                                    choices=('', 'int8', 'int4'))
+    module: str = setting('', 'Jetson module the recipe was made for; penguin plan checks that it fits')
     weights: str = setting('external', 'external: copied in the precision asked for; safetensors: the graphs point into the '
                            "checkpoint's files (small models)", choices=('external', 'safetensors'))
     attention: str = setting('split', 'split: no cache row is copied; concat: past and new rows are joined first, a plainer '

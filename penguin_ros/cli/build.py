@@ -97,8 +97,12 @@ def build_tensorrt(recipe: Recipe, folder: Path, *, layers: bool = False, timing
 
 
 def _export(recipe: Recipe, folder: Path, progress: Progress, *, debug: bool = False) -> Export:
+    from penguin_ros.core.errors import ConfigError
     from penguin_ros.model.export import ExportOptions, export_checkpoint
 
+    if recipe.vision_weights or recipe.language_weights:
+        raise ConfigError(f'{recipe.file} wants quantised weights, which this version cannot make. Remove vision_weights and '
+                          'language_weights, and see with `penguin plan` whether it still fits.')
     return export_checkpoint(recipe.checkpoint_folder, folder, ExportOptions(
         precision=recipe.precision, merge=recipe.merge, weights=recipe.weights, attention=recipe.attention, debug=debug),
         progress=progress)
