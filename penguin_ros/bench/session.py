@@ -1,6 +1,7 @@
 """One benchmark from its settings to its report: which parts are measured, in which order. Knows no policy's inside.
 
-Parts not measured now are kept from the last report in the same folder, where its settings were the same.
+Parts not measured now are kept from the last report in the same folder, where its settings were the same; so parts may
+be measured at the same time by several processes.
 """
 
 from __future__ import annotations
@@ -64,44 +65,47 @@ class Session:
             token_budget=replace(plain.token_budget, window_tokens=settings.window_tokens or plain.token_budget.window_tokens))
         self._engines = load_engines(self._config, logging.getLogger('penguin.bench'))
         self._model = config_from_folder(engine_folder(settings.engine))
-        self._result = self._last_result()
+        self._machine = _machine()
 
     def measure(self, parts: Sequence[str], *, command: str) -> dict[str, Any]:
         """Measure some of PARTS and write report, figures and plots."""
+        found: dict[str, Any] = {}
         if 'recording' in parts:
-            self._keep_footage(self._ladder(self._recording(), 'recording', self._all_kept()))
+            found['recording'] = self._ladder(self._recording(), 'recording', self._all_kept())
         if 'drive' in parts and self.settings.minutes:
-            self._keep_footage(self._ladder(self._drive().first(60 * self.settings.ladder_minutes), 'drive', {}))
+            found['drive'] = self._ladder(self._drive().first(60 * self.settings.ladder_minutes), 'drive', {})
         if 'drafts' in parts:
-            self._result['writing'] = measure_writing(self._engines, self._recording(), self._progress)
+            found['writing'] = measure_writing(self._engines, self._recording(), self._progress)
         if 'forgetting' in parts:
-            self._result['forgetting'] = measure_forgetting(self._engines, CLIPS, self._progress)
+            found['forgetting'] = measure_forgetting(self._engines, CLIPS, self._progress)
         if 'ageing' in parts and self.settings.minutes:
-            self._result['ageing'] = self._ageing()
-        self._result['commands'] = [*self._result.get('commands', []), command]
-        return self.write()
+            found['ageing'] = self._ageing()
+        return self._write(found, command)
 
     def measure_real_size(self, *, layers: int, threads: int, new_tokens: int, command: str) -> dict[str, Any]:
         """The same ladder at the 2B shapes."""
         from penguin_ros.bench.real_size import measure_real_size
 
-        self._result['real_size'] = measure_real_size(
+        return self._write({'real_size': measure_real_size(
             self._engines, self._recording(), self._config, layers=layers, threads=threads, new_tokens=new_tokens,
-            progress=self._progress)
-        self._result['commands'] = [*self._result.get('commands', []), command]
-        return self.write()
+            progress=self._progress)}, command)
 
-    def write(self) -> dict[str, Any]:
-        """Report, figures and plots into the folder."""
-        self._result['verdicts'] = report.verdicts(self._result)
+    def _write(self, found: dict[str, Any], command: str) -> dict[str, Any]:
+        """Join with the last report; write report, figures and plots."""
+        result = self._last_result()
+        ladders = {one['short']: one for one in result['footage']} | {
+            short: found.pop(short) for short in ('recording', 'drive') if short in found}
+        result |= {**found, 'footage': [ladders[short] for short in ('recording', 'drive') if short in ladders],
+                   'commands': [*(one for one in result.get('commands', []) if one != command), command]}
+        result['verdicts'] = report.verdicts(result)
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / 'result.json').write_text(json.dumps(self._result, indent=1) + '\n', encoding='utf-8')
-        pictures = report.plots(self._result, self._folder)
+        (self._folder / 'result.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        pictures = report.plots(result, self._folder)
         notes = self._folder / 'notes.md'
         self._report.write_text(
-            report.markdown(self._result, [str(path.relative_to(self._report.parent)) for path in pictures],
+            report.markdown(result, [str(path.relative_to(self._report.parent)) for path in pictures],
                             notes.read_text(encoding='utf-8') if notes.exists() else ''), encoding='utf-8')
-        return self._result
+        return result
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -159,14 +163,10 @@ class Session:
         return Bench(engines=self._engines, model=self._model, config=config, cameras=footage.cameras,
                      every=self.settings.every)
 
-    def _keep_footage(self, ladder: dict[str, Any]) -> None:
-        others = [one for one in self._result['footage'] if one['short'] != ladder['short']]
-        self._result['footage'] = sorted([*others, ladder], key=lambda one: one['short'], reverse=True)
-
     def _last_result(self) -> dict[str, Any]:
         fresh = {'settings': {**asdict(self.settings), 'frames': self._config.window.frames,
                               'window_tokens': self._config.token_budget.window_tokens},
-                 'model': self._engines.model_name, 'engine': self._engines.engine_id, 'machine': _machine(), 'footage': []}
+                 'model': self._engines.model_name, 'engine': self._engines.engine_id, 'machine': self._machine, 'footage': []}
         try:
             last = json.loads((self._folder / 'result.json').read_text(encoding='utf-8'))
         except FileNotFoundError:
@@ -175,7 +175,10 @@ class Session:
             raise PenguinError(f'{self._folder / "result.json"} cannot be read ({error}). Remove it or name another --out.') \
                 from error
         same = all(last.get(key) == fresh[key] for key in ('settings', 'engine'))
-        return {**last, 'machine': fresh['machine']} if same else fresh
+        if same:
+            return dict(last)
+        # Random weights of another shape: what they cost does not depend on the engine the rest was measured with.
+        return {**fresh, **{key: last[key] for key in ('real_size',) if key in last}}
 
 
 def _machine() -> dict[str, Any]:
