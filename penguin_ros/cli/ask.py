@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     when.add_argument('--stamp', type=_nanoseconds, default=0, metavar='SECONDS',
                       help='ask about the image of this moment, seconds since 1970')
     when.add_argument('--ago', type=_nanoseconds, default=0, metavar='SECONDS', help='ask about what was seen so long ago')
-    parser.add_argument('--timeout', type=float, default=10.0, metavar='SECONDS',
+    parser.add_argument('--timeout', type=_seconds, default=10.0, metavar='SECONDS',
                         help='how long the answer may take (default: %(default)s)')
     parser.add_argument('--stream', action='store_true', help='print the answer while it is written')
     parser.add_argument('--json', action='store_true', help='print one JSON object with all fields')
@@ -133,6 +133,13 @@ def _region(text: str) -> Region:
     if min(x, y) < 0 or min(width, height) <= 0:
         raise argparse.ArgumentTypeError(f'{text!r}: X and Y are 0 or more, W and H more than 0')
     return Region(x, y, x + width, y + height)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 < seconds <= 3600.0:
+        raise argparse.ArgumentTypeError(f'{text} is not more than 0 and at most 3600')
+    return seconds
 
 
 def _nanoseconds(text: str) -> int:

@@ -27,6 +27,7 @@ from penguin_ros.dds.setting_table import Changed, Check, SettingTable
 
 LOG_LEVELS = {logging.DEBUG: 10, logging.INFO: 20, logging.WARNING: 30, logging.ERROR: 40, logging.CRITICAL: 50}
 LOG_KEPT = 100                  # messages a latecomer on /rosout gets
+CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
 CAPABILITIES = frozenset({'services', 'actions', 'lifecycle', 'parameters', 'graph'})
 USE_SIM_TIME = Setting(name='use_sim_time', default=False, about='time is what /clock says, as from a simulator or a player')
 
@@ -38,20 +39,22 @@ class DdsBus:
                  settings: Mapping[str, Any] | None = None) -> None:
         """``settings`` are values for what the node will declare. ``domain_id`` None means ROS_DOMAIN_ID."""
         self._node_name, self._namespace = node_name, '/' + namespace.strip('/')
-        full = full_name('~/x', node_name, namespace)[1:-2]
-        self._log = logging.getLogger(full.replace('/', '.'))
+        log_name = self._full('~')[1:].replace('/', '.')
+        self._log = logging.getLogger(log_name)
         self._types = ros_types()
+        self._table = SettingTable(settings or {})
+        simulated = self._table.declare([USE_SIM_TIME], lambda _: None, lambda _: None)['use_sim_time']
         self._link = Link(self._types, node_name, self._namespace, domain_id=wire.domain_id_from(domain_id),
                           interface=interface, log=self._log)
-        self._table = SettingTable(settings or {})
         self._lifecycle: LifecycleServices | None = None
-        self._clock_ns: int | None = None
-        self._rosout = _RosoutHandler(self.advertise_deep('/rosout', 'rcl_interfaces/msg/Log', LOG_KEPT), self.new, full)
-        self._log.addHandler(self._rosout)
         self._parameters: list[Handle] = []
-        if self._table.declare([USE_SIM_TIME], lambda _: None, lambda _: None)['use_sim_time']:
+        self._rosout = _RosoutHandler(self._latched_outlet('/rosout', 'rcl_interfaces/msg/Log', LOG_KEPT), self.new, log_name)
+        self._log.addHandler(self._rosout)
+        self._clock_ns: int | None = None
+        if simulated:
             self._clock_ns = 0
-            self.listen('/clock', 'rosgraph_msgs/msg/Clock', self._on_clock)
+            clock = Endpoint(topic=self._topic('/clock'), ros_type=CLOCK_TYPE, reliable=False, depth=1)
+            self._link.reader(clock, self._on_clock)
 
     # -- the contract of core/bus.py -----------------------------------------------------------------------------
 
@@ -75,8 +78,9 @@ class DdsBus:
         return self._link.reader(endpoint, lambda data, _: on_message(self._types.decode(data, type_name)))
 
     def advertise(self, topic: str, type_name: str, *, latched: bool = False) -> Outlet:
-        endpoint = Endpoint(topic=self._topic(topic), ros_type=type_name, latched=latched, depth=1 if latched else 10)
-        return Outlet(self._link, endpoint)
+        if latched:
+            return self._latched_outlet(topic, type_name, 1)
+        return Outlet(self._link, Endpoint(topic=self._topic(topic), ros_type=type_name))
 
     def serve(self, name: str, type_name: str, start: Callable[[Message], Future[Message]]) -> Handle:
         return ServiceServer(self._link, self._full(name), type_name, start, self._log)
@@ -131,10 +135,6 @@ class DdsBus:
         """An outlet as a camera driver has it: the newest image only."""
         return Outlet(self._link, Endpoint(topic=self._topic(topic), ros_type=type_name, reliable=reliable, depth=1))
 
-    def advertise_deep(self, topic: str, type_name: str, depth: int) -> Outlet:
-        """A latched outlet that keeps several messages."""
-        return Outlet(self._link, Endpoint(topic=self._topic(topic), ros_type=type_name, latched=True, depth=depth))
-
     def close(self) -> None:
         """Leave the domain; no callback starts once this returns."""
         self._log.removeHandler(self._rosout)
@@ -151,8 +151,12 @@ class DdsBus:
     def _is_configured(self) -> bool:
         return self.state != UNCONFIGURED
 
-    def _on_clock(self, message: Message) -> None:
-        self._clock_ns = message.clock.sec * 1_000_000_000 + message.clock.nanosec
+    def _latched_outlet(self, topic: str, type_name: str, depth: int) -> Outlet:
+        return Outlet(self._link, Endpoint(topic=self._topic(topic), ros_type=type_name, latched=True, depth=depth))
+
+    def _on_clock(self, data: bytes, _: object) -> None:
+        clock = self._types.decode(data, CLOCK_TYPE).clock
+        self._clock_ns = clock.sec * 1_000_000_000 + clock.nanosec
 
 
 class Outlet:
@@ -181,7 +185,7 @@ class _RosoutHandler(logging.Handler):
 
     def __init__(self, outlet: Outlet, new: Callable[..., Message], name: str) -> None:
         super().__init__()
-        self._outlet, self._new, self._name = outlet, new, name.replace('/', '.')
+        self._outlet, self._new, self._name = outlet, new, name
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

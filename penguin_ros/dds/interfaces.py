@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -92,21 +92,14 @@ class RosTypes:
         self._store.register(found)
         self._sequences: dict[str, dict[str, Any]] = {}
 
-    def add(self, definitions: Mapping[str, Any]) -> None:
-        """Learn the types of a recording; one that is known by another definition is an error."""
-        self._store.register({name: what for name, what in definitions.items() if name not in self._store.fielddefs})
-
     @property
     def store(self) -> Any:
         """The rosbags type store, for its bag reader and writer."""
         return self._store
 
-    def knows(self, type_name: str) -> bool:
-        return type_name in self._store.fielddefs
-
     def fields(self, type_name: str) -> list[tuple[str, FieldType]]:
         """A type's fields in order, as rosbags describes them."""
-        if not self.knows(type_name):
+        if type_name not in self._store.fielddefs:
             raise TransportError(f'{type_name} is not a known type. Spell it as ROS does, like std_msgs/msg/String.')
         return self._store.fielddefs[type_name][1]
 

@@ -96,9 +96,9 @@ class LifecycleServices:
                 ('get_transition_graph', 'GetAvailableTransitions', self._graph))]
 
     def close(self) -> None:
+        self._pool.shutdown()       # whoever asked for a transition that is under way should still hear how it went
         for handle in self._open:
             handle.close()
-        self._pool.shutdown(wait=False)
 
     def _change(self, request: Message) -> Future[Message]:
         wanted = request.transition

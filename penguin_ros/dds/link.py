@@ -143,7 +143,7 @@ class Link:
             for call in self._due():
                 self.guard(call)
             for reader in tuple(self._readers):
-                reader.drain()
+                self.guard(reader.drain)
 
     def _due(self) -> Iterator[Callable[[], None]]:
         """Tasks that were handed over, then timers whose moment has come."""

@@ -11,9 +11,9 @@ IMAGE_PARTS = re.compile(r'image\w*|compressed|rgb|color|raw|video_frame')
 
 
 def full_name(name: str, node_name: str, namespace: str = '/') -> str:
-    """A topic's or service's absolute name: '~/scene' belongs to the node, 'front/image' to its namespace."""
+    """An absolute name: '~' is the node itself, '~/scene' belongs to it, 'front/image' to its namespace."""
     space = namespace.strip('/')
-    if name.startswith('~/'):
+    if name == '~' or name.startswith('~/'):
         parts = [space, node_name, name[2:]]
     else:
         parts = [name] if name.startswith('/') else [space, name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +63,37 @@ def named_topics(options: Sequence[str]) -> dict[str, str]:
     return cameras
 
 
-def read_parameter_file(path: Path) -> dict[str, Any]:
-    """A ROS 2 parameter file as dotted names: of its nodes' ros__parameters, or, without any, the file itself."""
+def read_parameter_file(path: Path, node_name: str = 'penguin') -> dict[str, Any]:
+    """A ROS 2 parameter file as dotted names: what it has for the node, or, where it names no nodes, the file itself."""
     try:
         document = _yaml(path.read_text('utf-8'), str(path))
     except OSError as error:
         raise ConfigError(f'{path} cannot be read: {error}. Give the path of a parameter file.') from error
     if not isinstance(document, Mapping):
         raise ConfigError(f'{path} holds {type(document).__name__}, not names with values. See config/ for how it looks.')
-    nodes = [node['ros__parameters'] for node in document.values() if isinstance(node, Mapping) and 'ros__parameters' in node]
+    nodes = dict(_nodes(document, ''))
+    if not nodes:
+        return _dotted(document, '')
     settings: dict[str, Any] = {}
-    for parameters in nodes or [document]:
-        settings |= _dotted(parameters or {}, '')
+    for name, parameters in nodes.items():
+        if name.rpartition('/')[2] in (node_name, '*', '**'):
+            settings |= _dotted(parameters or {}, '')
+    if not settings:
+        raise ConfigError(f'{path} has no parameters for {node_name}, only for {", ".join(nodes)}. Name the node or /**.')
     return settings
 
 
 def log_to_console(level: str) -> None:
     logging.basicConfig(level=level.upper(), format=LOG_FORMAT)
+
+
+def _nodes(tree: Mapping[str, Any], above: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each node of a parameter file, by full name, with its parameters; namespaces may be levels of their own."""
+    for name, value in tree.items():
+        if name == 'ros__parameters':
+            yield above, value
+        elif isinstance(value, Mapping):
+            yield from _nodes(value, f'{above}/{str(name).strip("/")}')
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_a_refusal_is_an_error_with_its_remedy(world: World, capsys: pytest.Capt
 
 @pytest.mark.parametrize('arguments', [
     ['x', '--region', '1,2,3'], ['x', '--region', '-1,0,5,5'], ['x', '--region', '0,0,0,5'], ['x', '--stamp', 'now'],
-    ['x', '--stamp', '-3'], ['x', '--stamp', '1', '--ago', '1']])
+    ['x', '--stamp', '-3'], ['x', '--stamp', '1', '--ago', '1'], ['x', '--timeout', '0'], ['x', '--timeout', 'nan']])
 def test_options_that_make_no_sense_are_refused_before_anything_is_asked(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match='2'):
         main(['ask', *arguments])

@@ -85,7 +85,11 @@ def test_a_parameter_file_is_read_as_ros_2_reads_it(tmp_path: Path) -> None:
     assert read_parameter_file(file) == {'engine': 'nano', 'window.frames': 3, 'caption.drafted': False}
     file.write_text('engine: nano\nwindow:\n  frames: 3\n')
     assert read_parameter_file(file) == {'engine': 'nano', 'window.frames': 3}
-    for text, words in (('- a\n', 'not names with values'), ('a: [1', 'is not YAML')):
+    file.write_text('/**:\n  ros__parameters: {threads: 2, engine: small}\ncamera:\n  ros__parameters: {threads: 9}\n'
+                    'robot:\n  penguin:\n    ros__parameters: {engine: nano}\n')
+    assert read_parameter_file(file) == {'threads': 2, 'engine': 'nano'}
+    for text, words in (('camera:\n  ros__parameters: {a: 1}\n', 'no parameters for penguin, only for /camera'),
+                        ('- a\n', 'not names with values'), ('a: [1', 'is not YAML')):
         file.write_text(text)
         with pytest.raises(ConfigError, match=words):
             read_parameter_file(file)

@@ -9,7 +9,8 @@ from penguin_ros.dds.names import camera_name, full_name
 
 
 @pytest.mark.parametrize(('name', 'namespace', 'full'), [
-    ('~/ask', '/', '/penguin/ask'), ('~/front/scene', '/robot', '/robot/penguin/front/scene'),
+    ('~', '/robot', '/robot/penguin'), ('~/ask', '/', '/penguin/ask'),
+    ('~/front/scene', '/robot', '/robot/penguin/front/scene'),
     ('front/image', '/', '/front/image'), ('front/image', '/robot/', '/robot/front/image'),
     ('/front/image', '/robot', '/front/image'),
 ])
