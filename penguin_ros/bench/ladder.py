@@ -29,6 +29,7 @@ class Run:
     policy: str
     moments: dict[str, list[Moment]]
     look_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)   # of this process: what other processes take does not count
     works: list[Work] = field(default_factory=list)     # of each look
     memory: dict[str, float] = field(default_factory=dict)
 
@@ -53,9 +54,10 @@ def run_policy(name: str, bench: Bench, footage: Footage, progress: Progress) ->
 def _look(policy: Policy, shot: Shot, run: Run) -> None:
     pixels = shot.pixels()
     before = policy.work.copy()
-    begun_s = time.perf_counter()
+    begun_s, cpu_s = time.perf_counter(), time.process_time()
     said = policy.look(Frame(pixels, shot.stamp_ns, shot.camera, shot.camera, time.monotonic()))
     run.look_ms.append((time.perf_counter() - begun_s) * 1e3)
+    run.cpu_ms.append((time.process_time() - cpu_s) * 1e3)
     run.works.append(policy.work - before)
     for what, value in policy.memory().items():
         run.memory[what] = max(run.memory.get(what, 0.0), value)
@@ -79,6 +81,8 @@ def figures(run: Run, footage: Footage) -> dict[str, Any]:
         'decoder_gmac_per_frame': total.decoder_macs / len(run.works) / 1e9,
         'frame_ms_mean': float(np.mean(run.look_ms)), 'frame_ms_p95': float(np.percentile(run.look_ms, 95)),
         'tick_ms_mean': float(np.mean([ms for ms, tick in zip(run.look_ms, ticks) if tick])),
+        'tick_cpu_ms': float(np.mean([ms for ms, tick in zip(run.cpu_ms, ticks) if tick])),
+        'frame_cpu_ms': float(np.mean(run.cpu_ms)),
         'tick_gmac': sum(work.encoder_macs + work.decoder_macs for work, tick in zip(run.works, ticks) if tick)
         / max(1, sum(ticks)) / 1e9,
         **caption_scores(moments), 'changes': all_changes.total, 'missed_share': all_changes.missed_share,
@@ -130,8 +134,8 @@ def ageing(name: str, bench: Bench, shots: Iterable[Shot], count: int, per_minut
     minutes = [slice(minute * per_minute, (minute + 1) * per_minute) for minute in range(len(rss))]     # whole ones
     frame_ms = [float(np.mean(run.look_ms[minute])) for minute in minutes]
     gmac = [sum(work.encoder_macs + work.decoder_macs for work in run.works[minute]) / per_minute / 1e9 for minute in minutes]
-    return {'minutes': len(minutes), 'frame_ms': frame_ms, 'frame_ms_median': [
-        float(np.median(run.look_ms[minute])) for minute in minutes], 'gmac_per_frame': gmac, 'rss_mb': rss}
+    cpu_ms = [float(np.mean(run.cpu_ms[minute])) for minute in minutes]
+    return {'minutes': len(minutes), 'frame_ms': frame_ms, 'cpu_ms': cpu_ms, 'gmac_per_frame': gmac, 'rss_mb': rss}
 
 
 def rss_mb() -> float:
