@@ -68,12 +68,13 @@ def start_node(context: LaunchContext) -> list:
     def change(transition_id: int) -> EmitEvent:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition_id))
 
-    configure = RegisterEventHandler(OnProcessStart(
-        target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)]))
+    # Once for every start of the process: whoever configures the node by hand later finds it inactive, as asked.
     activate = RegisterEventHandler(OnStateTransition(
-        target_lifecycle_node=node, start_state='configuring', goal_state='inactive',
+        target_lifecycle_node=node, start_state='configuring', goal_state='inactive', handle_once=True,
         entities=[change(Transition.TRANSITION_ACTIVATE)]))
-    return [configure, activate, node]
+    bring_up = RegisterEventHandler(OnProcessStart(
+        target_action=node, on_start=[activate, change(Transition.TRANSITION_CONFIGURE)]))
+    return [bring_up, node]
 
 
 def parameter_file(name: str) -> Path:

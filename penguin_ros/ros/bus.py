@@ -107,7 +107,7 @@ class RclpyBus:
 
     def close(self) -> None:
         """Leave the lifecycle in order, then ROS. Not while ``run`` runs."""
-        if self._context.ok() and self._lifecycle is not None:
+        if self._context.ok() and not self._node.is_finalized:
             self._node.trigger_shutdown()
         self._executor.shutdown()
         self._node.destroy_node()
@@ -270,7 +270,7 @@ class RclpyBus:
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         proposed = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._declared}
         problem = self._refusal(proposed) if proposed else None
-        if problem is None and not hasattr(self._node, 'add_post_set_parameters_callback'):
+        if proposed and problem is None and not hasattr(self._node, 'add_post_set_parameters_callback'):
             self._executor.create_task(self._on_parameters_set, parameters)     # Humble: as soon as they are in force
         return SetParametersResult(successful=problem is None, reason=problem or '')
 
@@ -327,6 +327,7 @@ class _ManagedNode(LifecycleNode):
                  **arguments: Any) -> None:
         self._take = take
         self._settings = settings       # those declared by now
+        self.is_finalized = False
         super().__init__(name, **arguments)
         service = self._service_change_state
         service.callback = functools.partial(self._answer_change_state, service.callback)
@@ -344,6 +345,7 @@ class _ManagedNode(LifecycleNode):
         return self._take('cleanup')
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.is_finalized = True        # there is no way back, whatever comes of it
         return self._take('cleanup')
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -355,7 +357,12 @@ class _ManagedNode(LifecycleNode):
         for parameter in parameter_list:
             if not self.has_parameter(parameter.name):
                 return SetParametersResult(successful=False, reason=self.no_such_parameter(parameter.name))
-        return super().set_parameters_atomically(parameter_list)
+        return super().set_parameters_atomically([self._in_its_type(parameter) for parameter in parameter_list])
+
+    def _in_its_type(self, parameter: Parameter) -> Parameter:
+        setting = self._settings.get(parameter.name)
+        value = parameter.value if setting is None else _in_type_of(setting, parameter.value)
+        return parameter if value is parameter.value else Parameter(parameter.name, value=value)
 
     def no_such_parameter(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._settings, n=1)

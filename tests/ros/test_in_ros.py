@@ -2,7 +2,7 @@
 
 On a machine with a full ROS 2, in a sourced workspace, they run as they are (test_launch and cv_bridge's part only there):
 
-    python3 -m pytest --noconftest tests/ros/inside
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python3 -m pytest --noconftest tests/ros/inside
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ BYTES_PER_PIXEL = {
 @pytest.fixture(scope='module')
 def bus() -> Iterator[RclpyBus]:
     rclpy.init()
-    bus = RclpyBus('penguin')
+    bus = RclpyBus('penguin_images')
     yield bus
     bus.close()
     rclpy.shutdown()

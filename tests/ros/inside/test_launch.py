@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +49,10 @@ def test_the_node_is_active_with_the_cameras_given_and_ends_in_order(tmp_path: P
         peer.outlet('/rear/compressed', 'sensor_msgs/msg/CompressedImage').wait_matched()
         wait_until(lambda: peer.state() == 'active', 'the node being active')
         assert {status.name for status in heard.wait(1)[0].status} >= {'penguin: camera front', 'penguin: camera rear'}
+        for transition in ('deactivate', 'cleanup', 'configure'):
+            assert peer.change_state(transition, 30.0), transition
+        time.sleep(1.0)
+        assert peer.state() == 'inactive', 'launch brings the node up once and then leaves it alone'
     finally:
         peer.close()
         launch.send_signal(signal.SIGINT)
