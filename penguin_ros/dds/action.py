@@ -76,11 +76,11 @@ class ActionServer:
         response.set_result(self._bus.new(
             f'{self._type}_SendGoal_Response', accepted=is_new, stamp=_stamp(self._bus, goal.accepted_ns)))
         if is_new:
-            self._set_status(goal, EXECUTING)
-            self._begin(goal)
+            self._bus.soon(lambda: self._begin(goal))   # so that the asker knows of its goal before the first feedback comes
         return response
 
     def _begin(self, goal: Goal) -> None:
+        self._set_status(goal, EXECUTING)
         try:
             outcome = self._start(goal)
         except PenguinError as error:
@@ -162,7 +162,7 @@ class ActionClient:
 
     def __init__(self, bus: DdsBus, name: str, ros_type: str) -> None:
         self._bus, self._name, self._type = bus, name, ros_type
-        self._goal_ids: dict[bytes, Callable[[Message], None]] = {}
+        self._listeners: dict[bytes, Callable[[Message], None]] = {}
         self._send = bus.client(f'{name}/_action/send_goal', f'{ros_type}_SendGoal')
         self._get = bus.client(f'{name}/_action/get_result', f'{ros_type}_GetResult')
         self._cancel = bus.client(f'{name}/_action/cancel_goal', 'action_msgs/srv/CancelGoal')
@@ -180,7 +180,7 @@ class ActionClient:
     def start(self, goal: Message, on_feedback: Callable[[Message], None], timeout_s: float) -> SentGoal:
         """Send a goal and wait until it is accepted. Feedback comes on the bus's thread."""
         goal_id = uuid.uuid4().bytes
-        self._goal_ids[goal_id] = on_feedback
+        self._listeners[goal_id] = on_feedback
         response = self._send.call(self._bus.new(
             f'{self._type}_SendGoal_Request', goal_id=_goal_id(self._bus, goal_id), goal=goal), timeout_s)
         if not response.accepted:
@@ -193,12 +193,15 @@ class ActionClient:
         response = self._cancel.call(self._bus.new('action_msgs/srv/CancelGoal_Request', goal_info=info), timeout_s)
         return bool(response.goals_canceling)
 
+    def forget(self, goal_id: bytes) -> None:
+        self._listeners.pop(goal_id, None)
+
     def close(self) -> None:
         for handle in (self._send, self._get, self._cancel, self._feedback):
             handle.close()
 
     def _on_feedback(self, message: Message) -> None:
-        on_feedback = self._goal_ids.get(message.goal_id.uuid.tobytes())
+        on_feedback = self._listeners.get(message.goal_id.uuid.tobytes())
         if on_feedback is not None:
             on_feedback(message.feedback)
 
@@ -221,6 +224,7 @@ class SentGoal:
             response = self.response.result(timeout_s)
         except FutureTimeoutError:
             raise DeadlineError(f'No result within {timeout_s:g} s. Allow more time, or cancel.') from None
+        self.client.forget(self.goal_id)
         outcome = next((name for name, status in OUTCOMES.items() if status == response.status), 'aborted')
         return JobResult(outcome, response.result)
 

@@ -131,6 +131,10 @@ class DdsBus:
     def goals(self, name: str, type_name: str) -> ActionClient:
         return ActionClient(self, name, type_name)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call on the bus's thread, after what it is doing now."""
+        self._link.soon(call)
+
     def advertise_images(self, topic: str, type_name: str, *, reliable: bool = True) -> Outlet:
         """An outlet as a camera driver has it: the newest image only."""
         return Outlet(self._link, Endpoint(topic=self._topic(topic), ros_type=type_name, reliable=reliable, depth=1))

@@ -70,16 +70,16 @@ class Link:
         self._node_name, self._namespace, self._log = node_name, namespace, log
         self._descriptors = wire.Descriptors(ros_types)
         self._domain = _join_domain(domain_id, wire.cyclone_config(interface))
-        self._participant = DomainParticipant(domain_id, Qos(Policy.Userdata(b'enclave=/;')))
+        self._participant = DomainParticipant(domain_id, Qos(Policy.Userdata(b'enclave=/;')))  # marks a ROS 2 context
         self._waitset = WaitSet(self._participant)
         self._wake = GuardCondition(self._participant)
         self._waitset.attach(self._wake)
-        self._lock = threading.Lock()           # guards the five below
+        self._lock = threading.Lock()           # guards the next five
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
         self._tasks: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
-        self._announced = False
+        self._announcing = False
         self._order = itertools.count()
         self._stopping = threading.Event()
         self._discovery = Writer(self, Endpoint(topic=DISCOVERY_TOPIC, ros_type=DISCOVERY_TYPE, latched=True, depth=1))
@@ -160,8 +160,9 @@ class Link:
                 due_s, _, timer = heapq.heappop(self._timers)
                 if timer.closed:
                     continue
-                if not timer.once:      # a timer that fell behind skips the beats it missed
-                    heapq.heappush(self._timers, (max(due_s + timer.period_s, now_s), next(self._order), timer))
+                if not timer.once:
+                    next_s = due_s + timer.period_s if due_s + timer.period_s > now_s else now_s + timer.period_s
+                    heapq.heappush(self._timers, (next_s, next(self._order), timer))    # beats that were missed are skipped
             yield timer.call
 
     def _start_timer(self, timer: Timer) -> Timer:
@@ -173,15 +174,15 @@ class Link:
 
     def _announce_soon(self) -> None:
         with self._lock:
-            if self._announced or self._stopping.is_set():
+            if self._announcing or self._stopping.is_set():
                 return
-            self._announced = True
+            self._announcing = True
         self.soon(self._announce)
 
     def _announce(self) -> None:
         """Tell the ROS graph which endpoints are this node's, so that `ros2 node list` and `ros2 node info` show them."""
         with self._lock:
-            self._announced = False
+            self._announcing = False
             readers, writers = tuple(self._readers), tuple(self._writers)
         new = self.types.new
 
@@ -232,7 +233,6 @@ class Link:
             self._announce_soon()
 
         self.soon(delete)
-
 
 
 @dataclass

@@ -128,6 +128,8 @@ class ServiceClient:
         try:
             return response.result(max(0.0, give_up_s - time.monotonic()))
         except FutureTimeoutError:
+            with self._lock:
+                self._waiting = {number: waiting for number, waiting in self._waiting.items() if waiting is not response}
             raise DeadlineError(f'{self._name} has not answered within {timeout_s:g} s. Allow more time, or look at the '
                                 "node's log.") from None
 
