@@ -58,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
     engines = load_engines(PenguinConfig(engine=args.engine, threads=args.threads), logging.getLogger('penguin'))
     folder = args.data / 'test'
     _render_missing(folder, args.scenes)
-    result = evaluate(engines, open_split(folder), scenes=args.scenes, token_grid=args.grid,
+    split = open_split(folder)
+    pictures = sum(len(clip.frames) == 1 for clip in split.clips)
+    if pictures < args.scenes:
+        raise ConfigError(f'{folder} holds {pictures} single pictures, --scenes asks for {args.scenes}. Lower --scenes, or '
+                          'give --data a folder that does not exist yet, to have them rendered.')
+    result = evaluate(engines, split, scenes=args.scenes, token_grid=args.grid,
                       captions_only=args.captions_only, progress=_show_progress)
     print(markdown_table(result), end='')
     if args.json:

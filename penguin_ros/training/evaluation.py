@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +57,7 @@ class _Tally:
     captions: list[CaptionScore] = field(default_factory=list)
     video_captions: list[CaptionScore] = field(default_factory=list)
     skills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    right_answers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     caption_ms: list[float] = field(default_factory=list)
     caption_tokens: list[int] = field(default_factory=list)
 
@@ -140,6 +141,8 @@ def _video(asker: _Asker, split: Split, clip: Clip, token_grid: tuple[int, int],
 
 
 def _judge(turn: Turn, answer: str, tally: _Tally) -> None:
+    if turn.skill not in ('where', 'sign', 'region'):
+        tally.right_answers[turn.skill].append(turn.answer)
     if turn.skill == 'where':
         true, named = texts.read_things(turn.answer), texts.read_things(answer)
         if not true:
@@ -168,6 +171,9 @@ def _figures(tally: _Tally) -> dict[str, dict[str, float]]:
             figures[f'{prefix}set_exact'] = _interval(captions, lambda some: float(np.mean([one.exact for one in some])))
     for skill, values in sorted(tally.skills.items()):
         figures[skill] = _interval(values, lambda some: float(np.mean(some)))
+        if skill in tally.right_answers:    # what always saying the same would score
+            commonest = Counter(tally.right_answers[skill]).most_common(1)[0][1]
+            figures[skill]['same_answer'] = round(commonest / len(values), 4)
     return figures
 
 
@@ -193,9 +199,11 @@ def markdown_table(result: dict[str, Any]) -> str:
     """The scores as a Markdown table."""
     lines = [f'{result["model"]}, {result["pictures"]} held-out pictures and {result["clips"]} clips, '
              f'{result["token_grid"]} visual tokens a picture:', '',
-             '| what | score | 95 % interval | asked |', '| --- | --- | --- | --- |']
+             '| what | score | 95 % interval | asked | always the same answer |', '| --- | --- | --- | --- | --- |']
     for name, label in _LABELS.items():
         score = result['scores'].get(name)
         if score:
-            lines.append(f'| {label} | {score["value"]:.3f} | {score["low"]:.3f} to {score["high"]:.3f} | {score["count"]} |')
+            same = f'{score["same_answer"]:.3f}' if 'same_answer' in score else ''
+            lines.append(f'| {label} | {score["value"]:.3f} | {score["low"]:.3f} to {score["high"]:.3f} | {score["count"]} | '
+                         f'{same} |')
     return '\n'.join(lines) + '\n'

@@ -44,6 +44,12 @@ def test_eval_says_what_is_wrong(arguments: list[str], said: str, capsys: pytest
     assert said in capsys.readouterr().err
 
 
+def test_too_few_scenes_are_an_error_not_a_smaller_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_split(tmp_path / 'test', 4, seed=3)
+    assert main(['eval', 'nano', '--scenes', '5', '--data', str(tmp_path)]) == 1
+    assert 'holds 4 single pictures' in capsys.readouterr().err
+
+
 def test_a_grid_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['eval', 'nano', '--grid', '6by8'])
