@@ -150,8 +150,8 @@ class Roofline:
         return self.rows_ms(1, past)
 
     def _product_ms(self, flops: float, weights: str) -> float:
-        """INT8 multiplies twice as fast as FP16, TF32 half as fast; INT4 weights are made FP16 first."""
-        return flops / self._flops_per_ms / {'int8': 2.0, 'fp32': 0.5}.get(weights, 1.0)
+        """INT8 multiplies twice as fast as FP16, float32 (no tensor cores) 8 times slower; INT4 becomes FP16 first."""
+        return flops / self._flops_per_ms / {'int8': 2.0, 'fp32': 0.125}.get(weights, 1.0)
 
     # -- a caption -----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class BuildOptions:
     workspace_mb: int = 1024        # most scratch memory a kernel may want
 
     def as_text(self) -> dict[str, str]:
-        return {'strongly_typed': 'yes', **{name: str(value) for name, value in asdict(self).items()}}
+        return {'strongly_typed': 'yes', 'tf32': 'no', **{name: str(value) for name, value in asdict(self).items()}}
 
 
 class EngineBuilder:
@@ -64,6 +64,7 @@ class EngineBuilder:
             config = builder.create_builder_config()
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
             config.builder_optimization_level = options.optimization_level
+            config.clear_flag(trt.BuilderFlag.TF32)     # on by default; where a graph says float32, float32 is meant
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
             self._add_profiles(builder, network, config, entry)
             self._use_timing_cache(config)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   penguin verify tests/data/golden                          PyTorch, with everything that lies between
   penguin verify tests/data/golden --backend onnx           graphs exported to a temporary folder
+  penguin verify tests/data/golden --backend tensorrt       engines built there and then, on a Jetson; some minutes
   penguin verify tests/data/golden --only model_A --json
   penguin verify tests/data/golden --backend onnx --engine out/a --only model_A
 
@@ -25,6 +26,8 @@ exit status: 0 every case passes, 1 a case fails, 2 the folder cannot be read
 """
 # What must be importable for a backend to run; onnx itself only writes graphs, which engines already built have.
 _NEEDED = {'torch': ('torch',), 'onnx': ('onnxruntime',), 'tensorrt': ('tensorrt', 'penguin_ros.backends.tensorrt')}
+
+_LARGEST_FRAME = 1152       # patches; more than any golden case has, and a whole number of windows of every merge
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             for result in verify_folder(args.dir, _runner(args.backend, args.engine, Path(scratch)), only=args.only,
                                         tolerance=TOLERANCE if args.tolerance is None else args.tolerance,
-                                        in_between=not args.engine):
+                                        in_between=not args.engine and args.backend != 'tensorrt'):
                 results.append(result)
                 if not args.json:
                     verdict = 'pass' if result.passed else 'skip' if result.skipped else 'FAIL'
@@ -95,9 +98,6 @@ def _runner(backend: str, engines: list[Path], scratch: Path) -> RunCase:
             raise ConfigError('--engine was given with --backend torch, which runs the checkpoint itself. Leave --engine out, '
                               'or name the backend the engine was built for.')
         return _torch_runner()
-    if backend == 'tensorrt' and not engines:
-        raise ConfigError('--backend tensorrt needs an engine of each checkpoint. Build one with penguin build, then name it '
-                          'with --engine DIR.')
     return _EngineRunner(backend, engines, scratch)
 
 
@@ -138,15 +138,19 @@ class _EngineRunner:
         return backend.run_golden_case(lambda merge: engines(merge)[0], engines(None)[1], arrays)
 
     def _fresh(self, folder: Path, merge: int) -> Path:
-        """A float32 export of a checkpoint, in the scratch folder."""
+        """Float32 engines of a checkpoint, in the scratch folder."""
         from penguin_ros.backends.recipe import Recipe
-        from penguin_ros.cli.build import build_onnx
+        from penguin_ros.cli.build import build_onnx, build_tensorrt
 
         place = self._scratch / f'{folder.name}-{merge}'
         if not place.exists():
-            recipe = Recipe(file=self._scratch / 'verify.yaml', checkpoint=str(folder.resolve()), merge=merge,
-                            max_patches=4096 * merge ** 2)
-            build_onnx(recipe, place, debug=True)
+            settings: dict[str, Any] = {'file': self._scratch / 'verify.yaml', 'checkpoint': str(folder.resolve()),
+                                        'merge': merge}
+            if self._backend == 'tensorrt':     # sets memory aside for the largest shapes, so these are no larger than needed
+                build_tensorrt(Recipe(backend='tensorrt', max_patches=_LARGEST_FRAME, max_append=64, cache_rows=1024,
+                                      **settings), place)
+            else:
+                build_onnx(Recipe(max_patches=4096 * merge ** 2, **settings), place, debug=True)
         return place
 
     def _named(self, folder: Path, merge: int | None) -> Path:

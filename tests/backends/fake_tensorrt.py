@@ -100,6 +100,10 @@ class MemoryPoolType(enum.Enum):
     WORKSPACE, DLA_MANAGED_SRAM = range(2)
 
 
+class BuilderFlag(enum.Enum):
+    TF32, DEBUG = range(2)
+
+
 class LayerInformationFormat(enum.Enum):
     ONELINE, JSON = range(2)
 
@@ -206,12 +210,16 @@ class IBuilderConfig:
     def __init__(self) -> None:
         self.profiles: list[IOptimizationProfile] = []
         self.limits: dict[MemoryPoolType, int] = {}
+        self.flags = {BuilderFlag.TF32}
         self.builder_optimization_level = 3
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self._cache: ITimingCache | None = None
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
         self.limits[pool] = pool_size
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        self.flags.discard(flag)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         if _called('add_optimization_profile'):
@@ -251,6 +259,7 @@ class Builder:
         self._logger.log(ILogger.INFO, 'Compiler backend is used during engine build.')
         if _called('build_serialized_network', self._logger):
             return None
+        assert not config.flags
         session = _session(network.onnx_file)
         for profile in config.profiles:
             _check_corners(session, network, profile)

@@ -26,6 +26,7 @@ from penguin_ros.assemble import assemble  # noqa: E402
 from penguin_ros.backends.onnx import load_onnx_engines  # noqa: E402
 from penguin_ros.backends.recipe import Recipe  # noqa: E402
 from penguin_ros.cli.build import build_tensorrt  # noqa: E402
+from penguin_ros.cli.main import main  # noqa: E402
 from penguin_ros.core.config import CameraConfig, read_config  # noqa: E402
 from penguin_ros.core.engine import VisualTokens  # noqa: E402
 from penguin_ros.core.errors import EngineError, EngineMismatchError  # noqa: E402
@@ -172,6 +173,18 @@ def test_golden_cases_are_reproduced_by_engines_of_several_merges_on_one_gpu(tmp
     for vision, _ in engines.values():
         vision.close()
     assert gpu.held_bytes == 0
+
+
+def test_penguin_verify_builds_engines_for_the_cases_and_checks_them(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a field engineer runs first on a new Jetson."""
+    fake_tensorrt.machine = gpu = Gpu()
+    for name in ('tensorrt', 'tensorrt_build'):
+        monkeypatch.setattr(importlib.import_module(f'penguin_ros.backends.{name}'), 'the_gpu', lambda: gpu)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert main(['verify', str(GOLDEN), '--backend', 'tensorrt', '--only', 'model_A']) == 0
+    assert '(models on tensorrt)' in capsys.readouterr().out
+    assert len(list((tmp_path / 'penguin_ros').glob('*.timing'))) == 1
 
 
 # -- where things lie --------------------------------------------------------------------------------------------------

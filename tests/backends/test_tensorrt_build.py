@@ -40,7 +40,7 @@ def test_the_manifest_holds_every_ingredient_of_the_engines(builds: Builds, tmp_
     manifest = load_manifest(tmp_path / 'built', backend='tensorrt')
     assert manifest.details == {'tensorrt': '10.3.0', 'cuda_driver': '12.6', 'gpu': 'Orin', 'compute_capability': '8.7',
                                 'multiprocessors': '16'}
-    assert manifest.options == {'strongly_typed': 'yes', 'optimization_level': '3', 'workspace_mb': '1024'}
+    assert manifest.options == {'strongly_typed': 'yes', 'tf32': 'no', 'optimization_level': '3', 'workspace_mb': '1024'}
     assert {'vision.engine', 'language.engine', 'embeddings.bin', 'config.json', 'tokenizer.json'} == set(manifest.files)
     assert {'vision.onnx', 'vision.weights', 'language.onnx', 'language.weights'} == set(manifest.sources)
     assert [profile.name for profile in manifest.language.profiles] == ['decode', 'verify', 'prefill']
