@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,10 @@ def test_progress_is_told_for_each_message(tmp_path: Path) -> None:
 
     replay(source, tmp_path / 'out.mcap', plain_perception, progress=progress)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_replay_needs_no_dds_so_that_it_runs_on_a_robot_too() -> None:
+    script = "import sys, penguin_ros.cli.replay, penguin_ros.dds.replay; print('cyclonedds' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, '-c', script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'False'
