@@ -26,7 +26,6 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
-from rclpy.exceptions import InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -257,14 +256,13 @@ class RclpyBus:
 
     def _declare(self, setting: Setting) -> None:
         default = list(setting.default) if isinstance(setting.default, (list, tuple)) else setting.default
-        try:
-            value = self._node.declare_parameter(setting.name, default, _descriptor(setting)).value
-        except InvalidParameterValueException as error:
-            raise ConfigError(f'{error} Correct it in the parameter file.') from error
+        # The range comes second: our refusal of a value from a parameter file says more than rclpy's.
+        value = self._node.declare_parameter(setting.name, default, ParameterDescriptor(dynamic_typing=True)).value
         problem = check_value(setting, _in_type_of(setting, value))
         if problem:
             self._node.undeclare_parameter(setting.name)
-            raise ConfigError(f'{problem} Correct it in the parameter file.')
+            raise ConfigError(f'{problem} Correct it in the parameter file or on the command line.')
+        self._node.set_descriptor(setting.name, _descriptor(setting))
         self._declared[setting.name] = setting
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -11,7 +11,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from penguin_ros.assemble import assemble
-from penguin_ros.core.errors import PenguinError
+from penguin_ros.core.errors import PenguinError, TransportError
 from penguin_ros.core.node import PerceptionNode
 from penguin_ros.ros.bus import RclpyBus
 
@@ -23,14 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        start_ros(argv)
         run(stop)
     except PenguinError as error:
         print(f'penguin_node: error: {error}', file=sys.stderr)
         return 1
     finally:
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)   # a second Ctrl-C while Python ends would change the exit status
     return 0
+
+
+def start_ros(argv: Sequence[str] | None) -> None:
+    """Read the ROS arguments. Raises TransportError for those that cannot be used."""
+    try:
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:   # rclpy has a type of its own for each kind, none of them public
+        reason = str(error).splitlines()[0]
+        raise TransportError(f'ROS 2 cannot start: {reason}. Check what stands behind --ros-args.') from error
 
 
 def run(stop: threading.Event) -> None:

@@ -74,6 +74,13 @@ def test_a_parameter_file_with_a_wrong_value_ends_the_node_with_the_reason(start
     assert 'Traceback' not in node.said()
 
 
+def test_a_parameter_file_that_is_not_there_ends_the_node_with_the_reason(start: Callable[..., RunningNode]) -> None:
+    node = start('--params-file', '/nowhere.yaml')
+    assert node.process.wait(15.0) == 1
+    assert '/nowhere.yaml' in node.said()
+    assert 'Traceback' not in node.said()
+
+
 def test_a_misspelt_parameter_is_named_with_the_one_that_is_meant(start: Callable[..., RunningNode]) -> None:
     node = start('-p', 'token_budget.window_token:=99')
     assert node.peer.change_state('configure', 30.0)
