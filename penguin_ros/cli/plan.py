@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from penguin_ros.backends.recipe import Recipe
     from penguin_ros.backends.roofline import Module, Part, Scene, Tick
+    from penguin_ros.backends.stopwatch import Steps
     from penguin_ros.model.config import PenguinVLConfig
 
 EXAMPLES = """examples:
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   penguin plan engines/penguin-vl-2b-orin-nx-16gb.yaml           a recipe, its own module marked
   penguin plan engines/penguin-vl-2b-orin-nx-16gb.yaml --module orin-nano-8gb --cameras 2
   penguin plan --frame-tokens 512 --efficiency 0.4 --plot out/plan.png
+  penguin plan engines/penguin-vl-2b-orin-nx-16gb.yaml --measure engines/penguin-vl-2b-orin-nx-16gb
 
 Exit status 1 when a module that was named, here or in the recipe, has not the memory the recipe needs.
 """
@@ -43,6 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help='share of the last caption that is right again, token by token (default: %(default)s)')
     parser.add_argument('--efficiency', type=float, default=0.5,
                         help='share of peak arithmetic and bandwidth that is reached (default: %(default)s)')
+    parser.add_argument('--measure', metavar='ENGINE',
+                        help='also run a built engine here and show what its steps take beside what was computed')
     parser.add_argument('--json', action='store_true', help='print everything as one JSON object')
     parser.add_argument('--plot', metavar='FILE', help='also draw latency and memory into a picture')
     parser.set_defaults(run=run)
@@ -96,12 +100,17 @@ def run(args: argparse.Namespace) -> int:
     warnings = [_warning(row, recipe) for row in rows if row.named and not row.fits]
     notes = [f'building on {row.module.name} wants {row.build_gb:.1f} GB of {row.module.memory_gb:.0f}: add swap first '
              '(docs/engines.md)' for row in rows if row.named and row.build_gb > 0.75 * row.module.memory_gb]
+    steps = _measured(args.measure, scene) if args.measure else None
     if args.json:
-        print(json.dumps(_as_json(recipe, scene, rows, [*warnings, *notes], args.efficiency), indent=1))
+        found = _as_json(recipe, scene, rows, [*warnings, *notes], args.efficiency)
+        print(json.dumps({**found, **({'measured': asdict(steps)} if steps else {})}, indent=1))
     else:
         print('\n'.join(_as_text(recipe, about, scene, rows, args)))
         for warning in (*warnings, *notes):
             print(f'\nwarning: {warning}')
+        if steps:
+            print('\n'.join(['', f'{args.measure} on this machine, same frame and rows as above, milliseconds:',
+                             *_measured_lines(steps, next((row for row in rows if row.named), None))]))
     if args.plot:
         _plot(rows, recipe, Path(args.plot))
     return 1 if warnings else 0
@@ -154,6 +163,36 @@ def _recipe_and_model(file: str | None) -> tuple[Recipe, PenguinVLConfig, str]:
     large = '8b' in recipe.checkpoint_folder.name.lower()
     return (recipe, PENGUIN_VL_8B if large else PENGUIN_VL_2B,
             f' ({recipe.checkpoint_folder} is not here; computed for the shape of Penguin-VL-{"8B" if large else "2B"})')
+
+
+def _measured(engine: str, scene: Scene) -> Steps:
+    """Run the steps of a tick on a built engine."""
+    import logging
+
+    from penguin_ros.assemble import load_engines
+    from penguin_ros.backends.stopwatch import measure_steps
+    from penguin_ros.core.config import PenguinConfig
+
+    engines = load_engines(PenguinConfig(engine=engine), logging.getLogger('penguin'))
+    merge = engines.vision.spec.merge
+    rows = max(1, int(scene.frame_tokens**0.5))
+    grid = rows * merge, scene.frame_tokens // rows * merge
+    try:
+        return measure_steps(engines.vision, engines.language, grid=grid, kept_rows=scene.kept_tokens,
+                             cache_rows=engines.cache_rows)
+    finally:
+        engines.close()
+
+
+def _measured_lines(steps: Steps, row: Row | None) -> list[str]:
+    lines = []
+    for name, about in (('encode_ms', 'encode a frame'), ('prefill_ms', 'prefill it'), ('token_ms', 'a token'),
+                        ('verify_ms', 'verify a draft of 16'), ('switch_ms', 'change of profile'),
+                        ('host_ms', 'of a token, the host')):
+        computed = getattr(row, name, None)
+        beside = f'   computed for {row.module.name}: {computed:.1f}' if row and computed else ''
+        lines.append(f'  {about:22} {getattr(steps, name):8.2f}{beside}')
+    return lines
 
 
 def _as_text(recipe: Recipe, about: str, scene: Scene, rows: Sequence[Row], args: argparse.Namespace) -> list[str]:

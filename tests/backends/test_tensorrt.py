@@ -25,6 +25,7 @@ from tensorrt_rig import ALIGNED, Builds, Gpu, backend, fake_library, fresh_libr
 from penguin_ros.assemble import assemble  # noqa: E402
 from penguin_ros.backends.onnx import load_onnx_engines  # noqa: E402
 from penguin_ros.backends.recipe import Recipe  # noqa: E402
+from penguin_ros.backends.stopwatch import measure_steps  # noqa: E402
 from penguin_ros.cli.build import build_tensorrt  # noqa: E402
 from penguin_ros.cli.main import main  # noqa: E402
 from penguin_ros.core.config import CameraConfig, read_config  # noqa: E402
@@ -240,6 +241,11 @@ def test_the_host_waits_only_where_logits_are_wanted(aligned: Loaded) -> None:
     assert gpu.waits == waits
     contract.read(language, cache, [contract.random_ids(language, 5)], start=12, logits_for=[4])
     assert gpu.waits == waits + 1
+
+
+def test_the_steps_of_a_tick_can_be_timed(aligned: Loaded) -> None:
+    steps = measure_steps(*aligned.both, grid=(4, 6), kept_rows=40, cache_rows=128, repeats=2)
+    assert min(steps.prefill_ms, steps.token_ms, steps.verify_ms, steps.host_ms) > 0
 
 
 def test_what_is_bound_already_is_not_bound_again(aligned: Loaded) -> None:

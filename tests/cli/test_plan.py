@@ -22,10 +22,13 @@ from penguin_ros.backends.roofline import (
     tokens_per_pass,
     vision_weights,
 )
+from penguin_ros.backends.stopwatch import measure_steps
 from penguin_ros.cli.main import main
 from penguin_ros.cli.plan import plan_rows
 from penguin_ros.core.config import read_config
+from penguin_ros.core.errors import ConfigError
 from penguin_ros.model.config import PENGUIN_VL_2B, PENGUIN_VL_8B
+from tests.core.numpy_engine import NumpyLanguage, NumpyVision
 
 ROOT = Path(__file__).parents[2]
 ORIN_RECIPES = sorted((ROOT / 'engines').glob('penguin-vl-2b-*orin*.yaml'))
@@ -158,6 +161,27 @@ def test_json_holds_all_that_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert found['modules']['orin-nx-16gb']['needs_gb'] == pytest.approx(
         sum(found['modules']['orin-nx-16gb']['memory_gb'].values()))
     assert found['warnings'] == []
+
+
+def test_steps_are_measured_on_any_engine() -> None:
+    vision, language = NumpyVision(), NumpyLanguage()
+    steps = measure_steps(vision, language, grid=(4, 6), kept_rows=20, cache_rows=64, repeats=3)
+    assert steps.prefill_ms > 0
+    assert steps.token_ms > 0
+    assert steps.verify_ms > steps.token_ms
+    assert set(vision.encoded_tokens) == {6}
+    with pytest.raises(ConfigError, match='need 63 cache rows; the engine has 62'):
+        measure_steps(vision, language, grid=(4, 6), kept_rows=40, cache_rows=62)
+
+
+def test_a_built_engine_is_run_beside_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip('onnxruntime', reason='needs ONNX Runtime: pip install onnxruntime')
+    arguments = ['plan', str(ROOT / 'engines' / 'nano.yaml'), '--measure', 'nano', '--frame-tokens', '16',
+                 '--kept-tokens', '20']
+    assert main(arguments) == 0
+    assert re.search(r'verify a draft of 16 +\d+\.\d\d', capsys.readouterr().out)
+    assert main([*arguments, '--json', '--module', 'orin-nx-16gb']) == 0
+    assert json.loads(capsys.readouterr().out)['measured']['token_ms'] > 0
 
 
 def test_a_checkpoint_that_is_here_is_planned_for_its_own_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
