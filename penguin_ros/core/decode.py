@@ -21,8 +21,8 @@ _FIRST_WIDTH = 7        # drafted tokens of the first pass: up to 8 in all cost 
 _LEAST_WIDTH = 4
 _RESYNC_TOKENS = 3      # where text was put in or left out, the draft is taken up again where this many written tokens recur
 _EXTRA_COST = 1 / 20    # of a pass, for each further token in it; measured 1/24 on a CPU, less on a GPU
-_FIRST_CREDIT = 0.3    # passes that may be spent on a draft not yet known to be good
-_CREDIT_A_TOKEN = 0.02  # and for each token written: together a caption of 20 tokens or more gets at most 5 % slower
+_FIRST_CREDIT = 0.25    # passes that may be spent on a draft not yet known to be good
+_CREDIT_A_TOKEN = 0.012  # and for each token written: together a caption of 20 tokens or more gets at most 5 % slower
 
 
 @dataclass
@@ -152,6 +152,8 @@ class _DraftFollower:
         self._credit_passes += _CREDIT_A_TOKEN * (len(written) - self._seen)
         self._seen = len(written)
         affordable = int(self._credit_passes / _EXTRA_COST + 1e-9)
+        if affordable < _LEAST_WIDTH:       # saved up: the first token more costs as much as the next three
+            return []
         return self._draft[self._next:self._next + max(0, min(room, self._width, affordable))]
 
     def learn(self, offered: int, accepted: int) -> None:
