@@ -37,7 +37,7 @@ def _draw_phrase(drawn: np.ndarray, phrase: GroundedPhrase, colour: tuple[int, i
 
 def _label(drawn: np.ndarray, text: str, bottom_left: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
     """Text on a filled strip that stays inside the picture."""
-    size = 0.55 * scale
+    size = max(0.38, 0.55 * scale)     # smaller letters run into each other
     (width, height), base = cv2.getTextSize(text, _FONT, size, 1)
     x = min(max(bottom_left[0], 0), max(drawn.shape[1] - width, 0))
     y = min(max(bottom_left[1], height + base + 2), drawn.shape[0])
