@@ -16,7 +16,7 @@ from penguin_ros.model.config import PENGUIN_VL_2B
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / 'docs' / 'engines.md').read_text(encoding='utf-8')
-COMMANDS = sorted({command for line in TEXT.splitlines() for command in re.findall(r'`(?:[^`]*&& )?(penguin \w+ [^`]+)`', line)})
+COMMANDS = sorted(set(re.findall(r'`(?:[^`\n]*&& )?(penguin \w+ [^`\n]+)`', TEXT)))
 
 
 @pytest.mark.parametrize('command', COMMANDS)
