@@ -1,7 +1,7 @@
 """One benchmark from its settings to its report: which parts are measured, in which order. Knows no policy's inside.
 
 Parts not measured now are kept from the last report in the same folder, where its settings were the same; so parts may
-be measured at the same time by several processes.
+be measured at the same time by several processes. A report with other settings is kept as result.before.json.
 """
 
 from __future__ import annotations
@@ -177,6 +177,7 @@ class Session:
         same = all(last.get(key) == fresh[key] for key in ('settings', 'engine'))
         if same:
             return dict(last)
+        (self._folder / 'result.before.json').write_text(json.dumps(last, indent=1) + '\n', encoding='utf-8')
         # Random weights of another shape: what they cost does not depend on the engine the rest was measured with.
         return {**fresh, **{key: last[key] for key in ('real_size',) if key in last}}
 

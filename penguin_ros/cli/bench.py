@@ -40,7 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--frames', type=int, default=0, help="frames in a camera's window (default: the node's)")
     parser.add_argument('--window-tokens', type=int, default=0, help="token budget of a camera (default: the node's)")
     parser.add_argument('--every', type=int, default=3, help='policy b takes one frame in so many (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=1, help='CPU threads of one engine call (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=1,
+                        help='CPU threads of an engine call; with --real-size, of PyTorch (default: %(default)s)')
     parser.add_argument('--real-size', action='store_true',
                         help='only the ladder at the real 2B shapes, random weights, bfloat16, on CUDA where there is one')
     parser.add_argument('--layers', type=int, default=0, help='with --real-size: layers of each tower (default: all 28)')
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         engine=args.engine, recording=args.recording, minutes=args.minutes, rate_hz=args.rate, every=args.every,
         ladder_minutes=args.minutes if args.ladder_minutes is None else args.ladder_minutes,
         policies=''.join(sorted(set(args.policies or 'abcde'))), frames=args.frames, window_tokens=args.window_tokens,
-        threads=args.threads)
+        threads=1 if args.real_size else args.threads)
     session = Session(settings, args.out, args.cache, _Progress())
     command = 'penguin ' + ' '.join(sys.argv[1:])
     if args.real_size:
