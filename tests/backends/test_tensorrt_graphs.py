@@ -43,6 +43,12 @@ def test_every_exported_graph_keeps_to_the_table(exported: Callable[[str], Path]
         assert problems_of(exported(kind) / graph, version) == []
 
 
+@pytest.mark.parametrize('version', VERSIONS)
+def test_the_shipped_graphs_keep_to_the_table(version: str) -> None:
+    for graph in ('vision.onnx', 'language.onnx'):
+        assert problems_of(Path(__file__).parents[2] / 'engines' / 'nano' / graph, version) == []
+
+
 def _with(graph: onnx.GraphProto, change: str) -> None:
     """Make one thing wrong."""
     nodes = {node.op_type: node for node in graph.node}
