@@ -29,7 +29,7 @@ from penguin_ros.backends.golden import run_case_on_engines
 from penguin_ros.backends.inputs import fill_mask, map_embeddings, word_rows
 from penguin_ros.backends.manifest import GraphEntry, Manifest, Profile, check_files, read_manifest
 from penguin_ros.backends.ownership import check_ownership
-from penguin_ros.backends.tensorrt_context import LoadedEngine, TensorRTLog, creation_flags
+from penguin_ros.backends.tensorrt_context import LoadedEngine, TensorRTLog, creation_flags, make_runtime
 from penguin_ros.core.engine import KVCache, LanguageSpec, Piece, VisionSpec, VisualTokens
 from penguin_ros.core.errors import EngineError, EngineMismatchError
 from penguin_ros.core.rotary import decoder_tables, encoder_tables
@@ -92,7 +92,7 @@ class Workspace:
         self.pool = Pool(self.memory)
         self._engines: list[LoadedEngine] = []
         self._said = said       # must outlive everything made with it
-        self._runtime: trt.Runtime | None = trt.Runtime(said)
+        self._runtime: trt.Runtime | None = make_runtime(said)
 
     def load(self, path: Path, entry: GraphEntry, *, remedy: str) -> LoadedEngine:
         """Load an engine; it is let go of with everything else."""

@@ -22,7 +22,7 @@ from penguin_ros.backends.device_memory import Gpu
 from penguin_ros.backends.manifest import GraphEntry, write_whole
 from penguin_ros.backends.ownership import check_ownership
 from penguin_ros.backends.tensorrt import machine_details
-from penguin_ros.backends.tensorrt_context import TensorRTLog, creation_flags
+from penguin_ros.backends.tensorrt_context import TensorRTLog, creation_flags, make_runtime
 from penguin_ros.core.errors import EngineError
 
 Progress = Callable[[str], None]
@@ -83,7 +83,7 @@ class EngineBuilder:
     def describe_layers(self, engine_file: Path, target: Path) -> None:
         """Write what TensorRT made of the graph, layer by layer, as JSON: which operations it fused, in which precision."""
         with self._gpu.current():
-            engine = trt.Runtime(self._said).deserialize_cuda_engine(engine_file.read_bytes())
+            engine = make_runtime(self._said).deserialize_cuda_engine(engine_file.read_bytes())
             if engine is None:
                 raise EngineError(f'TensorRT {trt.__version__} cannot load {engine_file}{self._said.reason()} Build it again: '
                                   'penguin build RECIPE')

@@ -58,6 +58,15 @@ class TensorRTLog(trt.ILogger):
         return f': {said.rstrip(". ")}.' if said else ' without saying why.'
 
 
+def make_runtime(said: TensorRTLog) -> trt.Runtime:
+    """What engines are loaded with. Raises EngineError where TensorRT cannot be started, as without a GPU."""
+    try:
+        return trt.Runtime(said)
+    except TypeError as error:      # what the bindings raise where the library returns nothing
+        raise EngineError(f'TensorRT {trt.__version__} cannot be started{said.reason()} Is the GPU there? '
+                          '`penguin doctor` looks.') from error
+
+
 class LoadedEngine:
     """An engine and its one execution context. Used by one thread at a time, with the device's context current."""
 

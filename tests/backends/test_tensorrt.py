@@ -530,6 +530,17 @@ def test_tensorrt_8_is_refused_with_what_to_install(builds: Builds, monkeypatch:
         backend().load_tensorrt_engines(builds.folder('tensorrt', 'aligned'), gpu=Gpu())
 
 
+def test_tensorrt_that_cannot_be_started_is_named(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = builds.folder('tensorrt', 'aligned')
+    fake_tensorrt.machine = gpu = Gpu()
+
+    def nothing(logger: Any) -> None:
+        raise TypeError('pybind11::init(): factory function returned nullptr')
+    monkeypatch.setattr(fake_tensorrt, 'Runtime', nothing)
+    with pytest.raises(EngineError, match=r'cannot be started.*penguin doctor'):
+        backend().load_tensorrt_engines(folder, gpu=gpu)
+
+
 # -- the whole way -----------------------------------------------------------------------------------------------------
 
 def test_whole_captions_and_answers_are_those_of_onnx_runtime(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
