@@ -1,6 +1,6 @@
 """Build real pycuda for test_pycuda.py, on a machine that has CUDA's headers and a C++ compiler but no GPU; takes minutes.
 
-    python tests/backends/build_pycuda.py           into .cache/pycuda
+    python tests/backends/build_pycuda.py           into .cache
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TARGET = ROOT / '.cache' / 'pycuda'
+TARGET = ROOT / '.cache' / f'pycuda-{sys.implementation.cache_tag}'     # compiled for one Python
 PYCUDA = 'pycuda==2026.1'
 
 
