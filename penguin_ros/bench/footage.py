@@ -54,7 +54,9 @@ class Footage:
         """The beginning of it."""
         end_ns = self.shots[0].stamp_ns + round(seconds * 1e9)
         shots = [shot for shot in self.shots if shot.stamp_ns < end_ns]
-        return self if len(shots) == len(self.shots) else replace(self, name=f'{self.name}, the first {seconds:g} s', shots=shots)
+        if len(shots) == len(self.shots):
+            return self
+        return replace(self, name=f'{self.name}, the first {seconds:g} s', shots=shots)
 
     def repeated(self, times: int) -> Iterator[Shot]:
         """The same images over and over, stamps going on."""
