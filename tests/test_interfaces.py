@@ -30,7 +30,8 @@ NOWHERE = GroundedPhrase(text='nothing else', begin=12, end=24, region=None, con
 LATENCY = Latency(queue_ms=1.5, encode_ms=2.5, prefill_ms=3.5, decode_ms=4.5, total_ms=12.0)
 SCENE = Scene(
     camera='front', stamp_ns=5_000_000_006, frame_id='front_optical', height_px=240, width_px=320,
-    caption='is a crate, nothing else', phrases=(PHRASE, NOWHERE), keyframe=True, keyframe_reason='12 % changed', unchanged=True, caption_stamp_ns=4_000_000_003,
+    caption='is a crate, nothing else', phrases=(PHRASE, NOWHERE), keyframe=True, keyframe_reason='12 % changed',
+    unchanged=True, caption_stamp_ns=4_000_000_003,
     confidence=0.75, age_ms=20.5, status=Status.DEGRADED, reason='half the budget', latency=LATENCY,
     tokens=TokenUse(limit=512, used=300, encoded=64, reused=236, frames=5, keyframes=2, dropped=9))
 ANSWER = Answer(text='a crate', camera='front', stamp_ns=5_000_000_006, frame_id='front_optical', phrases=(PHRASE,), choice=1,

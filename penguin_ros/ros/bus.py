@@ -13,6 +13,7 @@ import importlib
 import logging
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -43,6 +44,7 @@ except ImportError:
     CvBridge = None         # core/encoding.py has the same conversions
 
 STOP_CHECK_S = 0.2          # how late a request to stop may be noticed
+DELIVERY_S = 1.0            # how long the last answers may take to be sent
 BRIDGED = {     # encodings left to cv_bridge, with their bytes a pixel
     'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1,
     'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1}
@@ -74,7 +76,8 @@ class RclpyBus:
         self._cv_bridge = CvBridge() if CvBridge is not None else None
         self._lifecycle: Lifecycle | None = None
         self._refused = ''          # why the last transition was
-        self._configured = False
+        self._configured = self._active = False
+        self._unsettled = 0         # services and jobs whose answer is awaited
         self._check: Callable[[Mapping[str, Any]], str | None] = lambda proposed: None
         self._changed: Callable[[Mapping[str, Any]], None] = lambda accepted: None
         self.failures = 0           # exceptions that callbacks let out
@@ -106,10 +109,21 @@ class RclpyBus:
 
     def close(self) -> None:
         """Leave the lifecycle in order, then ROS. Not while ``run`` runs."""
-        if self._context.ok() and not self._node.is_finalized:
+        if not self._context.ok():
+            self._take_transition('cleanup')        # somebody ended ROS under us; nothing can be said any more
+        elif not self._node.is_finalized:
+            if self._active:
+                self._node.trigger_deactivate()
+                self._deliver_answers()
             self._node.trigger_shutdown()
         self._executor.shutdown()
         self._node.destroy_node()
+
+    def _deliver_answers(self) -> None:
+        """Questions were settled with the worker's end; whoever asked should hear it rather than wait for a timeout."""
+        give_up_s = time.monotonic() + DELIVERY_S
+        while self._unsettled and time.monotonic() < give_up_s:
+            self._executor.spin_once(timeout_sec=0.01)
 
     def _take_transition(self, transition: str) -> TransitionCallbackReturn:
         if self._lifecycle is None:
@@ -123,6 +137,7 @@ class RclpyBus:
             self._refused = refusal
             self._log.error('%s was refused: %s', transition, refusal)
             return TransitionCallbackReturn.FAILURE
+        self._active = transition == 'activate'
         if transition in ('configure', 'cleanup'):
             self._configured = transition == 'configure'
         if transition == 'configure':
@@ -238,7 +253,9 @@ class RclpyBus:
             self._executor.wake()       # setting a result wakes nobody
 
         work.add_done_callback(hand_over)
+        self._unsettled += 1
         await arrived
+        self._unsettled -= 1
         return work.result()
 
     # -- settings ------------------------------------------------------------------------------------------------

@@ -67,6 +67,19 @@ def test_the_node_ends_in_order_while_an_answer_is_written(start: Callable[..., 
     assert 'Traceback' not in node.said()
 
 
+def test_who_waits_for_an_answer_when_the_node_ends_gets_one(start: Callable[..., RunningNode]) -> None:
+    node = start().up()
+    node.show(53)
+    kind = 'penguin_ros/srv/Ask'
+    asked = [node.peer.ask('/penguin/ask', kind, node.peer.new(f'{kind}_Request', question='Describe the scene with boxes.'))
+             for _ in range(6)]
+    assert asked[0].result(10.0).success    # by then the others have arrived
+    assert node.end(signal.SIGINT) == 0, node.said()
+    for answer in asked:
+        heard = answer.result(5.0)
+        assert heard.success or 'Ask again' in heard.message
+
+
 def test_a_parameter_file_with_a_wrong_value_ends_the_node_with_the_reason(start: Callable[..., RunningNode]) -> None:
     node = start('-p', 'caption.deadline_s:=-3.0')
     assert node.process.wait(15.0) == 1
