@@ -7,7 +7,6 @@ what a worker thread settles; its callback group must be reentrant, or everythin
 from __future__ import annotations
 
 import array
-import difflib
 import functools
 import importlib
 import logging
@@ -21,14 +20,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import rclpy.task
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -37,6 +36,9 @@ from penguin_ros.core.bus import Job, JobResult, Lifecycle, Message, Setting
 from penguin_ros.core.encoding import check_image, rgb_from_compressed, rgb_from_image
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.settings import check_value
+from penguin_ros.ros.lifecycle import ManagedNode
+from penguin_ros.ros.log import logger_of
+from penguin_ros.ros.parameters import descriptor_of, in_type_of
 
 try:
     from cv_bridge import CvBridge
@@ -66,11 +68,11 @@ class RclpyBus:
         """``settings`` are values for what the node will declare, over those of the command line's parameter files."""
         given = [Parameter(name, value=value) for name, value in (settings or {}).items()]
         self._declared: dict[str, Setting] = {}
-        self._node = _ManagedNode(node_name, self._take_transition, self._declared, parameter_overrides=given, context=context)
+        self._node = ManagedNode(node_name, self._take_transition, self._declared, parameter_overrides=given, context=context)
         self._context = self._node.context
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        self._log = _logger_of(self._node)
+        self._log = logger_of(self._node)
         self._waiting = ReentrantCallbackGroup()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._cv_bridge = CvBridge() if CvBridge is not None else None
@@ -269,17 +271,17 @@ class RclpyBus:
         return self.settings()
 
     def settings(self) -> Mapping[str, Any]:
-        return {name: _in_type_of(setting, self._node.get_parameter(name).value) for name, setting in self._declared.items()}
+        return {name: in_type_of(setting, self._node.get_parameter(name).value) for name, setting in self._declared.items()}
 
     def _declare(self, setting: Setting) -> None:
         default = list(setting.default) if isinstance(setting.default, (list, tuple)) else setting.default
         # The range comes second: our refusal of a value from a parameter file says more than rclpy's.
         value = self._node.declare_parameter(setting.name, default, ParameterDescriptor(dynamic_typing=True)).value
-        problem = check_value(setting, _in_type_of(setting, value))
+        problem = check_value(setting, in_type_of(setting, value))
         if problem:
             self._node.undeclare_parameter(setting.name)
             raise ConfigError(f'{problem} Correct it in the parameter file or on the command line.')
-        self._node.set_descriptor(setting.name, _descriptor(setting))
+        self._node.set_descriptor(setting.name, descriptor_of(setting))
         self._declared[setting.name] = setting
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -296,15 +298,15 @@ class RclpyBus:
                 if self._configured and not setting.live:
                     return (f'{name} can be set only while the node is not configured. Clean it up first: '
                             f'ros2 lifecycle set {self._node.get_fully_qualified_name()} deactivate, then cleanup.')
-                problem = check_value(setting, _in_type_of(setting, value))
+                problem = check_value(setting, in_type_of(setting, value))
                 if problem:
                     return problem
-            return self._check({name: _in_type_of(self._declared[name], value) for name, value in proposed.items()})
+            return self._check({name: in_type_of(self._declared[name], value) for name, value in proposed.items()})
         except Exception as error:
             return f'it cannot be checked: {self._count_failure("the check of a parameter", error)}'
 
     def _on_parameters_set(self, parameters: list[Parameter]) -> None:
-        accepted = {parameter.name: _in_type_of(self._declared[parameter.name], parameter.value)
+        accepted = {parameter.name: in_type_of(self._declared[parameter.name], parameter.value)
                     for parameter in parameters if parameter.name in self._declared}
         if accepted:
             self._guarded('a changed parameter', self._changed)(accepted)
@@ -333,63 +335,6 @@ class RclpyBus:
         self._log.exception('%s failed', what)
         error = error or sys.exc_info()[1]  # type: ignore[assignment]
         return f'{type(error).__name__}: {error}. See the log of the node.'
-
-
-class _ManagedNode(LifecycleNode):
-    """rclpy's lifecycle node, whose transitions are somebody else's to make."""
-
-    def __init__(self, name: str, take: Callable[[str], TransitionCallbackReturn], settings: Mapping[str, Setting],
-                 **arguments: Any) -> None:
-        self._take = take
-        self._settings = settings       # those declared by now
-        self.is_finalized = False
-        super().__init__(name, **arguments)
-        service = self._service_change_state
-        service.callback = functools.partial(self._answer_change_state, service.callback)
-
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._take('configure')
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._take('activate')
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._take('deactivate')
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._take('cleanup')
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.is_finalized = True        # there is no way back, whatever comes of it
-        return self._take('cleanup')
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After an exception: let go of everything, so that the node can be configured again."""
-        return self._take('cleanup')
-
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """What every request to set parameters comes to; rclpy refuses unknown ones without a name."""
-        for parameter in parameter_list:
-            if not self.has_parameter(parameter.name):
-                return SetParametersResult(successful=False, reason=self.no_such_parameter(parameter.name))
-        return super().set_parameters_atomically([self._in_its_type(parameter) for parameter in parameter_list])
-
-    def _in_its_type(self, parameter: Parameter) -> Parameter:
-        setting = self._settings.get(parameter.name)
-        value = parameter.value if setting is None else _in_type_of(setting, parameter.value)
-        return parameter if value is parameter.value else Parameter(parameter.name, value=value)
-
-    def no_such_parameter(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._settings, n=1)
-        return f'there is no parameter {name}.' + (f' Is {near[0]} meant?' if near else '')
-
-    def _answer_change_state(self, change: Callable[..., Message], request: Message, response: Message) -> Message:
-        try:
-            return change(request, response)
-        except RuntimeError as error:   # a transition the present state does not have: rclpy lets it out, unanswered
-            self.get_logger().error(f'no such transition now: {str(error).splitlines()[0]}')
-            response.success = False
-            return response
 
 
 class _Handle:
@@ -435,34 +380,6 @@ class _Job:
         self._goal.publish_feedback(message)
 
 
-class _ToRos(logging.Handler):
-    """Carries Python's log records to ROS, and so to the console, the log file and /rosout."""
-
-    def __init__(self, logger: Any) -> None:
-        super().__init__()
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # One line each: rclpy insists that a line of code always logs with one severity.
-        if record.levelno >= logging.CRITICAL:
-            self._logger.fatal(text)
-        elif record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
-            self._logger.debug(text)
-
-
-def _logger_of(node: LifecycleNode) -> logging.Logger:
-    logger = logging.Logger(node.get_name(), logging.DEBUG)     # ROS decides what is shown
-    logger.addHandler(_ToRos(node.get_logger()))
-    return logger
-
-
 @functools.cache
 def _message_class(type_name: str) -> Any:
     """'penguin_ros/msg/Answer' -> the class; also 'penguin_ros/srv/Ask_Response', a part of a service or an action."""
@@ -483,32 +400,3 @@ def _explained(response: Message, reason: str) -> Message:
     if hasattr(response, 'success') and hasattr(response, 'message'):
         response.success, response.message = False, reason
     return response
-
-
-def _in_type_of(setting: Setting, value: Any) -> Any:
-    """A parameter's value as the setting has it: a whole number is fine for a float, an array for a list."""
-    if isinstance(setting.default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(setting.default, (list, tuple)) and isinstance(value, (list, tuple, array.array)):
-        return list(value)
-    return value
-
-
-def _descriptor(setting: Setting) -> ParameterDescriptor:
-    when = 'May change at any time.' if setting.live else 'Read when the node is configured.'
-    descriptor = ParameterDescriptor(name=setting.name, description=f'{setting.about}. {when}')
-    if setting.choices:
-        descriptor.additional_constraints = f'one of: {", ".join(setting.choices)}'
-    # Types are checked here and not by rclpy, which would refuse 5 where 5.0 is meant and take [] for bytes.
-    descriptor.dynamic_typing = True
-    if setting.low is None and setting.high is None:
-        return descriptor
-    if isinstance(setting.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(
-            from_value=float(-sys.float_info.max if setting.low is None else setting.low),
-            to_value=float(sys.float_info.max if setting.high is None else setting.high))]
-    else:
-        descriptor.integer_range = [IntegerRange(
-            from_value=int(-2**63 if setting.low is None else setting.low),
-            to_value=int(2**63 - 1 if setting.high is None else setting.high), step=1)]
-    return descriptor
