@@ -19,8 +19,9 @@ MAY_IMPORT = {      # room -> rooms of ours it may import, when it is loaded or 
     'sim': {'core'},
     'verify': {'core', 'model', 'backends', 'training'},
     'bench': {'core', 'backends', 'model', 'sim', 'training', 'assemble', 'shipped', 'dds'},
-    'ros': {'core', 'assemble', 'shipped'},
-    'dds': {'core', 'assemble', 'shipped'},
+    'doctor': {'core', 'backends', 'assemble'},
+    'ros': {'core', 'assemble', 'shipped', 'doctor'},
+    'dds': {'core', 'assemble', 'shipped', 'doctor'},
 }
 
 
