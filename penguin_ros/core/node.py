@@ -209,6 +209,9 @@ class PerceptionNode:
         if perception is None:
             return
         scene = replace(scene, age_ms=self._age_ms(scene.stamp_ns))
+        if scene.status is not Status.STALE:
+            with self._health.held() as health:
+                health.cameras[scene.camera].scene = scene      # diagnostics tell the age it was published with
         new = self._bus.new
         self._outlets[scene.camera, 'scene'].publish(
             msg_from_scene(new, scene, model=perception.model_name, engine=perception.engine_id))

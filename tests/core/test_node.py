@@ -146,6 +146,7 @@ def test_a_scene_keeps_its_images_stamp_and_frame_id_and_tells_its_age(world: Wo
     assert 0 < scene.confidence <= 1
     assert scene.latency.total_ms >= scene.latency.decode_ms > 0
     assert 16 <= scene.tokens.used <= scene.tokens.limit == 160
+    assert world.finding('camera front')[2]['age_ms'] == '250.0'
 
 
 def test_what_does_not_change_is_published_as_unchanged_without_decoding(world: World) -> None:
