@@ -34,9 +34,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import resource
+
     from penguin_ros.model.export import ExportOptions, export_checkpoint
 
     options = ExportOptions(precision=args.precision, merge=args.merge, weights=args.weights, attention=args.attention,
                             debug=args.debug)
     export_checkpoint(args.checkpoint, args.out, options, progress=print)
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f'{args.out}: done, with {peak_kb * 1024 / 1e9:.1f} GB of memory at most')
     return 0

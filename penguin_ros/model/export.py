@@ -17,11 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.model.config import BlockConfig, PenguinVLConfig, config_from_folder
 from penguin_ros.model.graph import Graph, Port, Tensor
 from penguin_ros.model.stored_weights import CheckpointBytes, EmbeddingTable, OwnFiles, StoredWeights
-from penguin_ros.model.weights import open_weights
+from penguin_ros.model.weights import expected_shapes, open_weights
 
 COMPUTE_TYPES = {'fp32': 'float32', 'fp16': 'float16'}
 WEIGHTS = ('external', 'safetensors')
@@ -78,7 +80,11 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
     folder.mkdir(parents=True, exist_ok=True)
     compute = COMPUTE_TYPES[options.precision]
     weights: StoredWeights
-    weights = OwnFiles(files, folder, compute) if options.weights == 'external' else CheckpointBytes(files, compute)
+    if options.weights == 'external':
+        _check_room(folder, config, compute)
+        weights = OwnFiles(files, folder, compute, progress)
+    else:
+        weights = CheckpointBytes(files, compute)
 
     begin_s = time.perf_counter()
     with weights.writing('vision.weights'):
@@ -96,6 +102,15 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
             shutil.copyfile(checkpoint / name, folder / name)
             progress(f'{folder / name}: copied, the graphs point into it')
     return Export(config, vision, language, embeddings, (vision.file, language.file, *weights.files))
+
+
+def _check_room(folder: Path, config: PenguinVLConfig, compute: str) -> None:
+    """Raise ConfigError when the copied weights cannot fit, rather than minutes later."""
+    needed = sum(math.prod(shape) for shape in expected_shapes(config).values()) * np.dtype(compute).itemsize
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigError(f'{folder} has {free / 1e9:.1f} GB free, the weights as {compute} need {needed / 1e9:.1f} GB. '
+                          'Make room, or name a folder on a larger disk.')
 
 
 def _save(graph: Graph, folder: Path) -> ExportedGraph:

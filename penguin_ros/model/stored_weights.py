@@ -6,8 +6,10 @@ stored once for both, [vocabulary, width], in a file of its own or in the checkp
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from penguin_ros.model.weights import WeightFiles
 EMBEDDING = 'decoder.embed_tokens.weight'
 EMBEDDING_FILE = 'embeddings.bin'
 _ALIGNMENT = 4096           # a page, so that a runtime can map each tensor
+_PROGRESS_S = 10.0
 _DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 
 
@@ -59,13 +62,18 @@ class StoredWeights(Protocol):
 
 
 class OwnFiles:
-    """Weights are copied into own files, matrices as [in, out], in the compute type; one tensor in memory at a time."""
+    """Weights are copied into own files, matrices as [in, out], in the compute type.
 
-    def __init__(self, weights: WeightFiles, folder: Path, compute: str) -> None:
+    In memory are one matrix in the compute type and one block of the checkpoint at a time, of the embeddings a block alone.
+    """
+
+    def __init__(self, weights: WeightFiles, folder: Path, compute: str, progress: Callable[[str], None]) -> None:
         self.compute = compute
         self.files: list[str] = []
         self._weights = weights
         self._folder = folder
+        self._progress = progress
+        self._said_s = time.monotonic()
         self._open: tuple[str, BinaryIO] | None = None
 
     @contextmanager
@@ -77,11 +85,14 @@ class OwnFiles:
         self.files.append(file)
 
     def matrix(self, graph: Graph, name: str) -> Tensor:
-        value = self._read_as(name, self.compute)
-        return self._store(graph, name, value.reshape(len(value), -1).T)
+        rows, *columns = self._weights.shape(name)
+        turned = np.empty((math.prod(columns), rows), self.compute)
+        for begin, block in self._blocks_as(name, self.compute):
+            turned[:, begin:begin + len(block)] = block.reshape(len(block), -1).T
+        return self._store(graph, name, turned)
 
     def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
-        return self._store(graph, name, self._read_as(name, dtype))
+        return self._store(graph, name, np.concatenate([block for _, block in self._blocks_as(name, dtype)]))
 
     def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
         if not tied:
@@ -95,7 +106,8 @@ class OwnFiles:
         rows, width = self._weights.shape(EMBEDDING)
         if EMBEDDING_FILE not in self.files:
             with _written_whole(self._folder / EMBEDDING_FILE) as stream:
-                stream.write(_bytes(self._read_as(EMBEDDING, self.compute)))
+                for _, block in self._blocks_as(EMBEDDING, self.compute):
+                    stream.write(_bytes(block))
             self.files.append(EMBEDDING_FILE)
         return EmbeddingTable(EMBEDDING_FILE, 0, self.compute, (rows, width))
 
@@ -105,16 +117,21 @@ class OwnFiles:
         stream.write(bytes(-stream.tell() % _ALIGNMENT))
         offset = stream.tell()
         stream.write(_bytes(value))
+        if time.monotonic() > self._said_s + _PROGRESS_S:
+            self._said_s = time.monotonic()
+            self._progress(f'{self._folder / file}: {stream.tell() / 1e9:.1f} GB written')
         return graph.stored(name, value.dtype.name, value.shape, file=file, offset=offset, nbytes=value.nbytes)
 
-    def _read_as(self, name: str, dtype: str) -> np.ndarray:
-        with np.errstate(over='ignore'):  # reported below, by name
-            value = self._weights.read(name).astype(dtype)
-        if not np.isfinite(value).all():
-            raise CheckpointError(
-                f'{self._weights.stored_name(name)} in {self._weights.folder} has values that {dtype} cannot hold. '
-                'Export with precision fp32, or download the weights again if that fails too.')
-        return value
+    def _blocks_as(self, name: str, dtype: str) -> Iterator[tuple[int, np.ndarray]]:
+        """WeightFiles.blocks in another type, in which every value must be finite."""
+        for begin, block in self._weights.blocks(name):
+            with np.errstate(over='ignore'):  # reported below, by name
+                block = block.astype(dtype, copy=False)
+            if not np.isfinite(block).all():
+                raise CheckpointError(
+                    f'{self._weights.stored_name(name)} in {self._weights.folder} has values that {dtype} cannot hold. '
+                    'Export with precision fp32, or download the weights again if that fails too.')
+            yield begin, block
 
 
 class CheckpointBytes:
@@ -164,11 +181,14 @@ class CheckpointBytes:
 def _written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under its name, on the disk, only when nothing went wrong."""
     unfinished = path.with_name(path.name + '.unfinished')
-    with unfinished.open('wb') as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    try:
+        with unfinished.open('wb') as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # a full disk must not also keep half the weights
 
 
 def _bytes(value: np.ndarray) -> memoryview:

@@ -18,12 +18,12 @@ is in the file, so that the check against the configuration can report it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import mmap
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ _ITEM_BYTES = {'BF16': 2, 'F16': 2, 'F32': 4}
 _OTHER_ITEM_BYTES = {'F64': 8, 'I64': 8, 'U64': 8, 'I32': 4, 'U32': 4, 'I16': 2, 'U16': 2, 'I8': 1, 'U8': 1, 'BOOL': 1,
                      'F8_E4M3': 1, 'F8_E5M2': 1}
 _LONGEST_HEADER_BYTES = 100_000_000  # what the format allows
+_BLOCK_BYTES = 4 << 20  # of a file that are in memory at a time
 _NAMES_IN_AN_ERROR = 5
 
 
@@ -72,7 +73,7 @@ class _Entry:
 
 
 class WeightFiles:
-    """All tensors of one checkpoint folder under their canonical names; bytes are mapped, never read ahead.
+    """All tensors of one checkpoint folder under their canonical names; nothing is read before it is asked for, or kept.
 
     Every header is checked when the folder is opened: a file that is cut off, damaged or missing raises CheckpointError.
     """
@@ -80,7 +81,6 @@ class WeightFiles:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._entries: dict[str, _Entry] = {}
-        self._maps: dict[Path, mmap.mmap] = {}
         for file, listed in _weight_files(self.folder).items():
             entries = _read_header(file)
             if absent := [name for name in listed if name not in entries]:
@@ -109,19 +109,35 @@ class WeightFiles:
         return self._entry(name).span
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor as a read-only array; float32 and float16 are views of the file, bfloat16 is widened to float32."""
+        """The whole tensor: float16 if that is its type, else float32, bfloat16 being widened."""
+        whole = np.empty(self.shape(name), np.float16 if self.dtype(name) == 'F16' else np.float32)
+        for begin, rows in self.blocks(name):
+            whole[begin:begin + len(rows)] = rows
+        return whole
+
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """The tensor as ``read`` gives it, some rows at a time, and where each block begins.
+
+        Read, not mapped: mapped pages would stay in memory behind the reader, in the end the whole checkpoint.
+        """
         entry = self._entry(name)
         if entry.dtype not in _ITEM_BYTES:
             raise CheckpointError(f'{entry.stored_name} in {entry.span.file} has type {entry.dtype}; '
                                   f'{", ".join(_ITEM_BYTES)} can be read. Use the unquantised checkpoint.')
         stored = np.dtype({'BF16': '<u2', 'F16': '<f2', 'F32': '<f4'}[entry.dtype])
-        flat = np.frombuffer(self._map(entry.span.file), stored, math.prod(entry.shape), entry.span.offset)
-        if entry.dtype == 'BF16':
-            wide = flat.astype(np.uint32)
-            wide <<= 16  # a bfloat16 is the upper half of a float32
-            flat = wide.view(np.float32)
-            flat.flags.writeable = False
-        return np.require(flat, requirements='A').reshape(entry.shape)
+        rows, *rest = entry.shape
+        row_bytes = math.prod(rest) * stored.itemsize
+        at_once = max(1, _BLOCK_BYTES // max(1, row_bytes))
+        with entry.span.file.open('rb', buffering=0) as stream:
+            stream.seek(entry.span.offset)
+            for begin in range(0, rows, at_once):
+                count = min(at_once, rows - begin)
+                block = np.frombuffer(_read_exactly(stream, count * row_bytes), stored).reshape(count, *rest)
+                if entry.dtype == 'BF16':
+                    wide = block.astype(np.uint32)
+                    wide <<= 16  # a bfloat16 is the upper half of a float32
+                    block = wide.view(np.float32)
+                yield begin, block
 
     def _add(self, name: str | None, entry: _Entry) -> None:
         if name is None:
@@ -136,12 +152,6 @@ class WeightFiles:
         if name not in self._entries:
             raise CheckpointError(f'{self.folder} has no tensor {name}. Take config.json and the weights from the same place.')
         return self._entries[name]
-
-    def _map(self, file: Path) -> mmap.mmap:
-        if file not in self._maps:
-            with file.open('rb') as stream:
-                self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[file]
 
 
 def canonical_name(stored_name: str) -> str | None:
@@ -353,6 +363,18 @@ def write_safetensors(file: Path, tensors: Mapping[str, tuple[str, Shape]],
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)  # a full disk must not also keep half a checkpoint
+
+
+def _read_exactly(stream: io.FileIO, nbytes: int) -> bytearray:
+    """The next bytes of a file whose size was checked when it was opened."""
+    content = bytearray(nbytes)
+    room = memoryview(content)
+    while room:
+        count = stream.readinto(room)
+        if not count:
+            raise CheckpointError(f'{stream.name} became shorter while it was read. Download it again.')
+        room = room[count:]
+    return content
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,32 +8,25 @@ Test tool for Linux: it reads /proc/self. Run in a process of its own, since a p
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
 import torch
+from peak_memory import PeakMemory
 
 from penguin_ros.model.checkpoint import load_model
 
 
-def _status_bytes(field: str) -> int:
-    match = re.search(rf'^{field}:\s+(\d+) kB$', Path('/proc/self/status').read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * 1024
-
-
 def main() -> None:
     torch.ones(256, 256, dtype=torch.bfloat16).sum()  # what torch reserves on first use is not the checkpoint's
-    idle_bytes = _status_bytes('VmRSS')
-    Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the imports
+    peak = PeakMemory()
     model = load_model(sys.argv[1], dtype=getattr(torch, sys.argv[2]) if len(sys.argv) > 2 else None)
     values = 0
     for parameter in model.parameters():
         assert bool(parameter.detach().sum().isfinite())
         values += parameter.numel()
     file_bytes = sum(file.stat().st_size for file in Path(sys.argv[1]).glob('*.safetensors'))
-    peak_bytes = _status_bytes('VmHWM') - idle_bytes
+    peak_bytes = peak.bytes()
     print(json.dumps({'values': values, 'file_bytes': file_bytes, 'peak_bytes': peak_bytes,
                       'ratio': round(peak_bytes / file_bytes, 4)}))
 

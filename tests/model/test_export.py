@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,7 +219,43 @@ def test_a_value_that_float16_cannot_hold_is_named(checkpoint: Path, tmp_path: P
     with pytest.raises(CheckpointError, match=r'has values that float16 cannot hold.*precision fp32'):
         export_checkpoint(folder, tmp_path / 'out', ExportOptions(precision='fp16'))
     assert not (tmp_path / 'out' / 'vision.onnx').exists() or not (tmp_path / 'out' / 'language.onnx').exists()
+    assert not list((tmp_path / 'out').glob('*.unfinished'))
     export_checkpoint(folder, tmp_path / 'out', ExportOptions(precision='fp32'))
+
+
+@pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='needs Linux, whose /proc tells the peak memory')
+@pytest.mark.parametrize('precision, item_bytes', [('fp16', 2), ('fp32', 4)])
+def test_exporting_needs_the_memory_of_one_tensor_and_not_of_the_checkpoint(
+        tmp_path: Path, precision: str, item_bytes: int) -> None:
+    block = {'width': 512, 'layers': 12, 'heads': 8, 'kv_heads': 4, 'head_dim': 64, 'mlp_width': 2048, 'norm_eps': 1e-6,
+             'rope_theta': 1e6}
+    config = PenguinVLConfig(encoder=EncoderConfig(**block | {'layers': 2}), image_token_id=1, tied_embeddings=False,
+                             decoder=DecoderConfig(**block, vocabulary=16384))
+    write_random_checkpoint(tmp_path / 'checkpoint', config, shards=3)
+    program = Path(__file__).parent / 'measure_exporting.py'
+    done = subprocess.run([sys.executable, str(program), str(tmp_path / 'checkpoint'), str(tmp_path / 'out'), precision],
+                          cwd=Path(__file__).parents[2], env={'PYTHONPATH': '.', 'OMP_NUM_THREADS': '1'},
+                          capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    largest_bytes = config.decoder.width * config.decoder.vocabulary * item_bytes
+    assert measured['file_bytes'] > 140e6
+    assert measured['peak_bytes'] < largest_bytes + 32e6
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+        checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: namedtuple('Usage', 'total used free')(100, 90, 10))
+    with pytest.raises(ConfigError, match=r'0\.0 GB free, the weights as float16 need .* Make room'):
+        export_checkpoint(checkpoint, tmp_path / 'out', ExportOptions(precision='fp16'))
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_a_long_export_tells_how_far_it_is(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('penguin_ros.model.stored_weights._PROGRESS_S', 0.0)
+    lines: list[str] = []
+    export_checkpoint(checkpoint, tmp_path, ExportOptions(), progress=lines.append)
+    assert len(lines) > 10
+    assert lines[0] == f'{tmp_path / "vision.weights"}: 0.0 GB written'
 
 
 @pytest.mark.parametrize('wrong, text', [

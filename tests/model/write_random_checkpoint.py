@@ -1,7 +1,7 @@
 """Write a checkpoint of random weights in the published layout, without ever holding it in memory. Test tool, no torch.
 
     python tests/model/write_random_checkpoint.py /tmp/penguin-2b                  4.34 GB, like tencent/Penguin-VL-2B
-    python tests/model/write_random_checkpoint.py /tmp/penguin-8b --shape 8b --shards 4
+    python tests/model/write_random_checkpoint.py /tmp/penguin-8b --shape 8b --shards 4        17.3 GB
     python tests/model/write_random_checkpoint.py /tmp/encoder --shape encoder     like tencent/Penguin-Encoder
     python tests/model/write_random_checkpoint.py /tmp/tiny --shape tiny --dtype F32
 """
@@ -28,7 +28,9 @@ from penguin_ros.model.config import (
 )
 from penguin_ros.model.weights import Shape, expected_encoder_shapes, expected_shapes, published_name, write_safetensors
 
-PIECE_VALUES = 1 << 20  # random numbers made at a time
+# Random numbers are made once and repeated, since 8.7 G of them take minutes. A prime number of them, so that rows of a
+# matrix differ; every tensor begins elsewhere among them, so that no two tensors are alike.
+REPEATED_VALUES = 1_048_573
 
 TINY = PenguinVLConfig(
     encoder=EncoderConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=16, mlp_width=48, norm_eps=1e-6, rope_theta=1e4),
@@ -47,9 +49,13 @@ def write_random_checkpoint(folder: Path, config: PenguinVLConfig | EncoderConfi
     shapes = {published_name(name, encoder_alone=encoder_alone): shape for name, shape in expected.items()}
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
+    # Norms near 1, everything else small enough to keep activations finite through many layers.
+    values = (generator.random(REPEATED_VALUES, dtype=np.float32) - np.float32(0.5)) * np.float32(0.07)
+    plain, norm = _encoded(values, dtype), _encoded(values + np.float32(1), dtype)
 
-    def content(name: str) -> Iterator[bytes]:
-        return _random_values(generator, shapes[name], dtype, is_norm='norm' in name.split('.')[-2])
+    def content(name: str) -> Iterator[memoryview]:
+        repeated = norm if 'norm' in name.split('.')[-2] else plain
+        return _cycled(repeated, int(generator.integers(REPEATED_VALUES)), math.prod(shapes[name]))
 
     files = _share(shapes, shards)
     for file, names in files.items():
@@ -74,21 +80,19 @@ def _share(shapes: dict[str, Shape], shards: int) -> dict[str, list[str]]:
     return files
 
 
-def _random_values(generator: np.random.Generator, shape: Shape, dtype: str, *, is_norm: bool) -> Iterator[bytes]:
-    """Norms near 1, everything else small enough to keep activations finite through many layers."""
-    remaining = math.prod(shape)
-    while remaining:
-        count = min(remaining, PIECE_VALUES)
-        values = (generator.random(count, dtype=np.float32) - np.float32(0.5)) * np.float32(0.07) + np.float32(is_norm)
-        yield _encoded(values, dtype)
-        remaining -= count
+def _cycled(values: np.ndarray, begin: int, count: int) -> Iterator[memoryview]:
+    """``count`` values in pieces, from place ``begin`` on and from the start again after the end."""
+    while count:
+        piece = values[begin:begin + count]
+        yield piece.data.cast('B')
+        begin, count = 0, count - len(piece)
 
 
-def _encoded(values: np.ndarray, dtype: str) -> bytes:
+def _encoded(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == 'BF16':
         bits = values.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype('<u2').tobytes()  # round to nearest, ties to even
-    return values.astype({'F32': '<f4', 'F16': '<f2'}[dtype]).tobytes()
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype('<u2')  # round to nearest, ties to even
+    return values.astype({'F32': '<f4', 'F16': '<f2'}[dtype])
 
 
 def main() -> int:
