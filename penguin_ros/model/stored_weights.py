@@ -98,7 +98,7 @@ class OwnFiles:
         if not tied:
             return self.matrix(graph, 'decoder.lm_head.weight')
         table = self.embeddings()
-        nbytes = (self._folder / table.file).stat().st_size
+        nbytes = math.prod(table.shape) * np.dtype(table.dtype).itemsize
         stored = graph.stored(EMBEDDING, table.dtype, table.shape, file=table.file, offset=0, nbytes=nbytes)
         return graph.transpose(stored, (1, 0), f'{EMBEDDING}.transposed')
 
@@ -107,7 +107,7 @@ class OwnFiles:
         if EMBEDDING_FILE not in self.files:
             with _written_whole(self._folder / EMBEDDING_FILE) as stream:
                 for _, block in self._blocks_as(EMBEDDING, self.compute):
-                    stream.write(_bytes(block))
+                    self._write(stream, block)
             self.files.append(EMBEDDING_FILE)
         return EmbeddingTable(EMBEDDING_FILE, 0, self.compute, (rows, width))
 
@@ -116,11 +116,14 @@ class OwnFiles:
         file, stream = self._open
         stream.write(bytes(-stream.tell() % _ALIGNMENT))
         offset = stream.tell()
-        stream.write(_bytes(value))
+        self._write(stream, value)
         if time.monotonic() > self._said_s + _PROGRESS_S:
             self._said_s = time.monotonic()
             self._progress(f'{self._folder / file}: {stream.tell() / 1e9:.1f} GB written')
         return graph.stored(name, value.dtype.name, value.shape, file=file, offset=offset, nbytes=value.nbytes)
+
+    def _write(self, stream: BinaryIO, value: np.ndarray) -> None:
+        stream.write(np.ascontiguousarray(value).data.cast('B'))
 
     def _blocks_as(self, name: str, dtype: str) -> Iterator[tuple[int, np.ndarray]]:
         """WeightFiles.blocks in another type, in which every value must be finite."""
@@ -189,7 +192,3 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)  # a full disk must not also keep half the weights
-
-
-def _bytes(value: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(value).data.cast('B')

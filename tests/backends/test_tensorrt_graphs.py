@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip('onnx', reason='needs onnx: pip install onnx')
 
+from external_layout import layout_problems, places_of  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from tensorrt_tables import VERSIONS, problems_of  # noqa: E402
 
-from penguin_ros.model.export import ExportOptions, export_checkpoint  # noqa: E402
+from penguin_ros.model.config import PENGUIN_VL_2B, PENGUIN_VL_8B, PenguinVLConfig  # noqa: E402
+from penguin_ros.model.export import ExportOptions, export_checkpoint, language_graph, vision_graph  # noqa: E402
+from penguin_ros.model.graph import Graph, Tensor  # noqa: E402
+from penguin_ros.model.stored_weights import OwnFiles  # noqa: E402
+from penguin_ros.model.weights import Shape, expected_shapes  # noqa: E402
 from tests.model.write_random_checkpoint import TINY, write_random_checkpoint  # noqa: E402
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -47,6 +55,67 @@ def test_every_exported_graph_keeps_to_the_table(exported: Callable[[str], Path]
 def test_the_shipped_graphs_keep_to_the_table(version: str) -> None:
     for graph in ('vision.onnx', 'language.onnx'):
         assert problems_of(Path(__file__).parents[2] / 'engines' / 'nano' / graph, version) == []
+
+
+class ShapesAlone:
+    """A checkpoint of which only the shapes are known."""
+
+    def __init__(self, config: PenguinVLConfig) -> None:
+        self._shapes = expected_shapes(config)
+
+    def shape(self, name: str) -> Shape:
+        return self._shapes[name]
+
+    def blocks(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, np.broadcast_to(np.float32(0), self._shapes[name])
+
+
+class HolesForWeights(OwnFiles):
+    """Keeps the place of every weight and writes none: the files have their real size and take no room on the disk."""
+
+    def _write(self, stream: BinaryIO, value: np.ndarray) -> None:
+        stream.truncate(stream.tell() + value.nbytes)
+        stream.seek(0, os.SEEK_END)
+
+    def matrix(self, graph: Graph, name: str) -> Tensor:
+        rows, *columns = self._weights.shape(name)
+        return self._store(graph, name, np.broadcast_to(np.zeros((), self.compute), (math.prod(columns), rows)))
+
+    def _blocks_as(self, name: str, dtype: str) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, np.broadcast_to(np.zeros((), dtype), self._weights.shape(name))
+
+
+@pytest.mark.parametrize('model, gigabytes', [(PENGUIN_VL_2B, 4.3), (PENGUIN_VL_8B, 17.3)], ids=['2B', '8B'])
+def test_graphs_of_the_real_shapes_keep_to_the_tables_and_their_weights_lie_as_they_should(
+        tmp_path: Path, model: PenguinVLConfig, gigabytes: float) -> None:
+    weights = HolesForWeights(ShapesAlone(model), tmp_path, 'float16', print)  # type: ignore[arg-type]
+    with weights.writing('vision.weights'):
+        vision_graph(model, weights, merge=2).save(tmp_path / 'vision.onnx')
+    with weights.writing('language.weights'):
+        weights.embeddings()
+        language_graph(model, weights, attention='split').save(tmp_path / 'language.onnx')
+    for graph in ('vision.onnx', 'language.onnx'):
+        assert layout_problems(tmp_path / graph) == []
+        for version in VERSIONS:
+            assert problems_of(tmp_path / graph, version) == []
+    sizes = {file: (tmp_path / file).stat().st_size for file in weights.files}
+    assert sum(sizes.values()) / 1e9 == pytest.approx(gigabytes, rel=0.01)
+    table, = (place for place in places_of(tmp_path / 'language.onnx') if 'embed' in place.name or 'lm_head' in place.name)
+    assert table.file == ('embeddings.bin' if model.tied_embeddings else 'language.weights')
+
+
+@pytest.mark.parametrize('shift_bytes, text', [(64, 'in the middle of a page'), (4096, 'what comes before it ends at')])
+def test_a_weight_in_the_wrong_place_is_found(
+        exported: Callable[[str], Path], tmp_path: Path, shift_bytes: int, text: str) -> None:
+    shutil.copytree(exported('fp16'), tmp_path / 'out')
+    path = tmp_path / 'out' / 'language.onnx'
+    assert layout_problems(path) == []
+    model = onnx.load(path, load_external_data=False)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name.endswith('layers.1.mlp.up_proj.weight'))
+    offset, = (entry for entry in tensor.external_data if entry.key == 'offset')
+    offset.value = str(int(offset.value) + shift_bytes)
+    path.write_bytes(model.SerializeToString())
+    assert any(text in problem for problem in layout_problems(path))
 
 
 def _with(graph: onnx.GraphProto, change: str) -> None:

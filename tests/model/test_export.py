@@ -239,7 +239,7 @@ def test_exporting_needs_the_memory_of_one_tensor_and_not_of_the_checkpoint(
     measured = json.loads(done.stdout)
     largest_bytes = config.decoder.width * config.decoder.vocabulary * item_bytes
     assert measured['file_bytes'] > 140e6
-    assert measured['peak_bytes'] < largest_bytes + 32e6
+    assert measured['peak_bytes'] < largest_bytes + 48e6
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
