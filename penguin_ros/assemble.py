@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from penguin_ros.backends.manifest import read_manifest
+from penguin_ros.core.confidence import read_confidence
 from penguin_ros.core.config import CameraConfig, PenguinConfig
 from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.engine import LanguageEngine, Piece, VisionEngine, VisualTokens
@@ -47,7 +48,7 @@ def load_engines(config: PenguinConfig, log: logging.Logger) -> Engines:
     vision, language = _load(backend, folder, config)
     engines = Engines(vision=vision, language=language, words=read_words(folder), dialect=read_dialect(folder),
                       model_name=manifest.model, engine_id=manifest.engine_hash[:12], cache_rows=manifest.ranges['S'][1],
-                      close=getattr(language, 'close', lambda: None))
+                      confidence=read_confidence(folder), close=getattr(language, 'close', lambda: None))
     try:
         _warm_up(engines)
     except PenguinError:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penguin_ros.core.confidence import LogOddsScale
 from penguin_ros.core.frame import Region
 from penguin_ros.core.grid import PERMILLE, px_from_permille
 from penguin_ros.core.scene import GroundedPhrase
@@ -34,6 +35,7 @@ _NAMED = re.compile(r'<(?:ref|\|object_ref_start\|)>(.*?)<(?:/ref|\|object_ref_e
 _PHRASE_STARTS_AFTER = re.compile(r'[;,.:\n]\s*|\s(?:and|at|with)\s')
 _JSON_BOX_KEYS = ('bbox_2d', 'bbox', 'box')
 _JSON_LABEL_KEYS = ('label', 'phrase', 'name')
+_UNSCALED = LogOddsScale()
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,17 @@ class Grounded:
     malformed: int          # boxes that were refused
 
 
-def ground(raw: str, *, ends: Sequence[int], probabilities: Sequence[float], height_px: int, width_px: int) -> Grounded:
+def ground(raw: str, *, ends: Sequence[int], probabilities: Sequence[float], height_px: int, width_px: int,
+           scale: LogOddsScale = _UNSCALED) -> Grounded:
     """Read a decoded text: phrases tied to boxes in pixels of the original image.
 
     ``ends[i]`` is the number of characters of ``raw`` that stand once token i is written (Words.text_with_ends) and
-    ``probabilities[i]`` its probability; a phrase's confidence is the mean over the tokens of its words and its box.
+    ``probabilities[i]`` its probability; a phrase's confidence is the mean over the tokens of its words and its box, put
+    on ``scale``.
     """
     listed = _json_items(raw)
     if listed is not None:
-        return _ground_json(raw, listed, ends, probabilities, height_px, width_px)
+        return _ground_json(raw, listed, ends, probabilities, height_px, width_px, scale)
     text = ''
     phrases: list[GroundedPhrase] = []
     malformed = 0
@@ -75,7 +79,7 @@ def ground(raw: str, *, ends: Sequence[int], probabilities: Sequence[float], hei
         raw_begin = raw.rfind(text[begin:end], 0, found.start()) if end > begin else found.start()
         phrases.append(GroundedPhrase(
             text=text[begin:end], begin=begin, end=end, region=region,
-            confidence=_mean_probability(max(raw_begin, 0), found.end(), ends, probabilities)))
+            confidence=scale(_mean_probability(max(raw_begin, 0), found.end(), ends, probabilities))))
     text += _without_names(raw[consumed:])
     return Grounded(text=text, phrases=tuple(phrases), malformed=malformed)
 
@@ -141,7 +145,7 @@ def _json_items(raw: str) -> list[dict[str, object]] | None:
 
 
 def _ground_json(raw: str, items: Sequence[dict[str, object]], ends: Sequence[int], probabilities: Sequence[float],
-                 height_px: int, width_px: int) -> Grounded:
+                 height_px: int, width_px: int, scale: LogOddsScale) -> Grounded:
     text = ''
     phrases: list[GroundedPhrase] = []
     malformed = 0
@@ -160,5 +164,5 @@ def _ground_json(raw: str, items: Sequence[dict[str, object]], ends: Sequence[in
         raw_begin = max(raw.find(label, searched), searched)
         searched = max(raw.find('}', raw_begin), raw_begin)
         phrases.append(GroundedPhrase(text=label, begin=begin, end=begin + len(label), region=region,
-                                      confidence=_mean_probability(raw_begin, searched, ends, probabilities)))
+                                      confidence=scale(_mean_probability(raw_begin, searched, ends, probabilities))))
     return Grounded(text=text, phrases=tuple(phrases), malformed=malformed)

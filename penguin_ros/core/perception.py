@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from penguin_ros.core.confidence import ConfidenceScale
 from penguin_ros.core.config import CameraConfig, PenguinConfig
 from penguin_ros.core.decode import Decoded, Limits, choice_probabilities, decode
 from penguin_ros.core.dialect import Dialect
@@ -49,6 +50,7 @@ class Engines:
     model_name: str
     engine_id: str              # first 12 hex digits of the engine's hash
     cache_rows: int             # most rows of one cache
+    confidence: ConfidenceScale = field(default_factory=ConfidenceScale)
     close: Callable[[], None] = lambda: None    # gives back what the engines hold outside of this process's own memory
 
 
@@ -274,7 +276,7 @@ class Perception:
         with self._health.held() as health:
             health.cameras[frame.camera].malformed_boxes += grounded.malformed
         watch.caption = _Caption(grounded.text, watch.tracker.follow(grounded.phrases, frame.stamp_ns), decoded.ids,
-                                 decoded.confidence, frame.stamp_ns, decoded.passes)
+                                 self._engines.confidence.caption(decoded.confidence), frame.stamp_ns, decoded.passes)
         watch.view.remember(frame.pixels)
         watch.owes_caption = False
         return {'end': '', 'length': f'the caption was cut off at {settings.max_new_tokens} tokens',
@@ -283,7 +285,8 @@ class Perception:
 
     def _ground(self, decoded: Decoded, frame: Frame) -> Grounded:
         raw, ends = self._engines.words.text_with_ends(decoded.ids)
-        return ground(raw, ends=ends, probabilities=decoded.probabilities, height_px=frame.height_px, width_px=frame.width_px)
+        return ground(raw, ends=ends, probabilities=decoded.probabilities, height_px=frame.height_px, width_px=frame.width_px,
+                      scale=self._engines.confidence.phrase)
 
     def _scene(self, watch: _Watch, frame: Frame, decision: KeyframeDecision, stopwatch: _Stopwatch, *, encoded: int,
                spoken: bool, shortened: str) -> Scene:
@@ -417,7 +420,8 @@ class Perception:
         with self._health.held() as health:
             health.cameras[frame.camera].malformed_boxes += grounded.malformed
         return Answer(text=grounded.text, camera=frame.camera, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id,
-                      phrases=self._with_tracks(grounded.phrases, watch, frame), confidence=decoded.confidence)
+                      phrases=self._with_tracks(grounded.phrases, watch, frame),
+                      confidence=self._engines.confidence.answer(decoded.confidence))
 
     def _with_tracks(self, phrases: Sequence[GroundedPhrase], watch: _Watch, frame: Frame) -> tuple[GroundedPhrase, ...]:
         """Track ids where the answer is about the frame that the last caption told of."""
@@ -430,8 +434,8 @@ class Perception:
         if len(set(choices)) < len(choices) or not all(choice.strip() for choice in choices):
             raise QuestionError('two choices are the same, or one is empty. Give each its own words.')
         words = self._engines.words
-        probabilities = choice_probabilities(stream, [prompt], [words.ids(choice) for choice in choices],
-                                             end_id=words.end_id, limits=limits)
+        probabilities = self._engines.confidence.choices(choice_probabilities(
+            stream, [prompt], [words.ids(choice) for choice in choices], end_id=words.end_id, limits=limits))
         best = int(probabilities.argmax())
         return Answer(text=choices[best], camera=frame.camera, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, choice=best,
                       probabilities=tuple(float(value) for value in probabilities), confidence=float(probabilities[best]))

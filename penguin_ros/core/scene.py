@@ -25,7 +25,7 @@ class GroundedPhrase:
     begin: int
     end: int
     region: Region | None       # None: the words name no place
-    confidence: float           # mean probability of the phrase's own tokens
+    confidence: float           # how likely words and box are right (confidence.py)
     track_id: int = 0           # 0: not followed
 
 
