@@ -25,8 +25,8 @@ EXAMPLES = """examples:
   penguin build engines/penguin-vl-2b-orin-nx-16gb.yaml      on that very Orin; takes minutes, see docs/engines.md
 """
 # What a run reads besides graphs and weights; copied beside them where the checkpoint has it.
-COMPANIONS = ('config.json', 'dialect.json', 'generation_config.json', 'preprocessor_config.json', 'tokenizer.json',
-              'tokenizer_config.json')
+COMPANIONS = ('confidence.json', 'config.json', 'dialect.json', 'generation_config.json', 'preprocessor_config.json',
+              'tokenizer.json', 'tokenizer_config.json')
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
