@@ -13,8 +13,8 @@ _EXAMPLES = """examples:
   penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
   penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
 """
-_TRAIN_CLIPS, _VALID_CLIPS = 29_000, 600
-_FAST_TRAIN_CLIPS, _FAST_VALID_CLIPS = 900, 60
+_CLIPS = {'train': 12_000, 'train-video': 2_000, 'valid': 600, 'valid-video': 60}
+_FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
 # Threads that spin while they wait do the same on a machine that runs anything else.
@@ -79,8 +79,7 @@ def _settle_environment() -> None:
 def _render_missing(data: Path, *, fast: bool) -> None:
     from penguin_ros.sim.dataset import generate_dataset
 
-    sizes = (_FAST_TRAIN_CLIPS, _FAST_VALID_CLIPS) if fast else (_TRAIN_CLIPS, _VALID_CLIPS)
-    for split, clips in zip(('train', 'valid'), sizes):
+    for split, clips in (_FAST_CLIPS if fast else _CLIPS).items():
         if not any((data / split).glob('clips_*.json')):
             print(f'rendering {clips} clips into {data / split}', file=sys.stderr)
             generate_dataset(data / split, split, clips, progress=_show_rendering)

@@ -16,6 +16,7 @@ from penguin_ros.sim.world import (
     COLOURS,
     KINDS,
     Camera,
+    Repaint,
     Room,
     Shelf,
     Thing,
@@ -26,11 +27,14 @@ from penguin_ros.sim.world import (
     sample_camera,
     sample_look,
     sample_room,
+    sample_shade,
     sample_shelf,
     standing,
 )
 
 MAX_FRAMES = 6
+VIDEO_SUFFIX = '-video'                            # splits of that name hold longer clips in which more happens
+MAX_VIDEO_FRAMES = 12
 _COUNT_SHARES = (0.07, 0.20, 0.29, 0.25, 0.19)     # of scenes with 0, 1, .. 4 things; mean 2.29
 _COARSE = 0.5                                      # scale of the masks that judge hiding
 _MIN_PIXELS = 240                                  # a little above what the truth asks for, to stay clear of its edge
@@ -40,7 +44,9 @@ Pose = tuple[float, float, float]
 
 
 def clip_length(split: str, seed: int) -> int:
-    """Frames in the clip of a seed: every sixth is a clip of 3 to 6, the others are single pictures."""
+    """Frames in the clip of a seed: every sixth is a clip of 3 to 6, the others are pictures; 6 to 12 in video splits."""
+    if split.endswith(VIDEO_SUFFIX):
+        return int(rng_for(split, seed, 'length').integers(6, MAX_VIDEO_FRAMES + 1))
     return int(rng_for(split, seed, 'length').integers(3, MAX_FRAMES + 1)) if seed % 6 == 5 else 1
 
 
@@ -51,8 +57,10 @@ def sample_clip(split: str, seed: int) -> tuple[World, list[float]]:
     times_s = [index * step_s for index in range(clip_length(split, seed))]
     world = _empty_world(rng, split, seed)
     world = _furnish(rng, world)
-    if len(times_s) > 1:
-        world = _set_in_motion(rng, world, times_s)
+    if split.endswith(VIDEO_SUFFIX):
+        world = _let_happen(rng, world, times_s, _VIDEO_COUNTS, _VIDEO_HAPPENINGS)
+    elif len(times_s) > 1:
+        world = _let_happen(rng, world, times_s, _CLIP_COUNTS, _CLIP_HAPPENINGS)
     return world, times_s
 
 
@@ -184,14 +192,22 @@ def _well_seen(masks: list[tuple[float, tuple[np.ndarray, int]]]) -> list[bool]:
     return seen
 
 
-def _set_in_motion(rng: np.random.Generator, world: World, times_s: list[float]) -> World:
+# Shares of clips with 0, 1, .. happenings, and what they are.
+_CLIP_COUNTS = (0.1, 0.35, 0.37, 0.18)
+_CLIP_HAPPENINGS = {'appear': 0.31, 'leave': 0.27, 'move': 0.2, 'walk': 0.15, 'light': 0.07}
+_VIDEO_COUNTS = (0.05, 0.2, 0.3, 0.25, 0.2)
+_VIDEO_HAPPENINGS = {'appear': 0.33, 'leave': 0.26, 'move': 0.13, 'walk': 0.11, 'light': 0.05, 'paint': 0.12}
+
+
+def _let_happen(rng: np.random.Generator, world: World, times_s: list[float], counts: tuple[float, ...],
+                happenings: dict[str, float]) -> World:
     """Let the robot drive or stand, and let things happen between the frames."""
     world = replace(world, robot=_sample_robot_way(rng, world, times_s))
     for _ in range(int(rng.integers(0, 3))):
         world = _with_thing_beside_view(rng, world)
-    for _ in range(int(rng.choice(4, p=[0.1, 0.35, 0.37, 0.18]))):
+    for _ in range(int(rng.choice(len(counts), p=list(counts)))):
         frame = int(rng.integers(1, len(times_s)))
-        happening = str(rng.choice(['appear', 'leave', 'move', 'walk', 'light'], p=[0.31, 0.27, 0.2, 0.15, 0.07]))
+        happening = str(rng.choice(list(happenings), p=list(happenings.values())))
         world = _HAPPENINGS[happening](rng, world, times_s, frame)
     return world
 
@@ -235,7 +251,8 @@ def _appear(rng: np.random.Generator, world: World, times_s: list[float], frame:
 
 def untouched(world: World) -> list[Thing]:
     """Things that nothing has happened to yet."""
-    return [thing for thing in world.things if thing.present_s == (-math.inf, math.inf) and len(thing.way.stops) == 1]
+    return [thing for thing in world.things
+            if thing.present_s == (-math.inf, math.inf) and len(thing.way.stops) == 1 and thing.repaint is None]
 
 
 def replaced(world: World, thing: Thing) -> World:
@@ -295,4 +312,19 @@ def _light(rng: np.random.Generator, world: World, times_s: list[float], frame: 
     return replace(world, light=replace(world.light, levels=((-math.inf, first), (from_s, second))))
 
 
-_HAPPENINGS = {'appear': _appear, 'leave': _leave, 'move': _move, 'walk': _walk, 'light': _light}
+def _paint(rng: np.random.Generator, world: World, times_s: list[float], frame: int) -> World:
+    free = untouched(world)
+    if not free:
+        return world
+    thing = free[int(rng.integers(len(free)))]
+    from_s = times_s[frame] - 0.3 * (times_s[frame] - times_s[frame - 1])
+    return replaced(world, repainted(rng, thing, from_s))
+
+
+def repainted(rng: np.random.Generator, thing: Thing, from_s: float) -> Thing:
+    """The thing, of another colour from a time on."""
+    colour = str(rng.choice([colour for colour in COLOURS if colour != thing.colour]))
+    return replace(thing, repaint=Repaint(from_s, colour, sample_shade(rng, colour)))
+
+
+_HAPPENINGS = {'appear': _appear, 'leave': _leave, 'move': _move, 'walk': _walk, 'light': _light, 'paint': _paint}

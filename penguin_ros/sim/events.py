@@ -1,7 +1,8 @@
 """What happened between the frames of a clip or drive, read off the world and what the frames show.
 
 Knows nothing of how worlds are drawn or rendered. Types: `appeared` and `left` (put into or taken out of the world
-between two frames, in view), `moved` (stands elsewhere on the floor, in view both times), `entered_view` and
+between two frames, in view), `moved` (stands elsewhere on the floor, in view both times), `changed_colour` (in view both
+times), `entered_view` and
 `left_view` (in the world both times; the robot, its own walk or something in front brought it into or out of sight),
 `light_off` and `light_on` (id null). An event belongs to the first frame that shows its result.
 """
@@ -49,4 +50,7 @@ def events_of(world: World, truths: Sequence[FrameTruth], *, first_frame: int = 
                     kind = 'left_view'
             if kind:
                 events.append({'frame': index, 'type': kind, 'id': thing.id})
+            if (thing.id in listed_before and thing.id in listed_now
+                    and thing.as_at(before.time_s).colour != thing.as_at(now.time_s).colour):
+                events.append({'frame': index, 'type': 'changed_colour', 'id': thing.id})
     return events

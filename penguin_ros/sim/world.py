@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -71,6 +71,15 @@ def standing(x: float, y: float, yaw: float) -> Way:
 
 
 @dataclass(frozen=True)
+class Repaint:
+    """Another colour from a time on."""
+
+    from_s: float
+    colour: str
+    rgb: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Thing:
     """One object that the ground truth names."""
 
@@ -84,9 +93,16 @@ class Thing:
     digit: int | None = None                       # what a sign shows
     present_s: tuple[float, float] = (-math.inf, math.inf)  # in the world from (inclusive) until (exclusive)
     face: int = 0                                  # a free choice of look: skin, trousers, lettering
+    repaint: Repaint | None = None
 
     def is_present(self, time_s: float) -> bool:
         return self.present_s[0] <= time_s < self.present_s[1]
+
+    def as_at(self, time_s: float) -> Thing:
+        """The thing in the colour it has at a time."""
+        if self.repaint is None or time_s < self.repaint.from_s:
+            return self
+        return replace(self, colour=self.repaint.colour, rgb=self.repaint.rgb)
 
     @property
     def radius_m(self) -> float:
@@ -180,7 +196,8 @@ class World:
     sensor: Sensor = field(default_factory=Sensor)
 
     def things_at(self, time_s: float) -> list[Thing]:
-        return [thing for thing in self.things if thing.is_present(time_s)]
+        """What is in the world at a time, in the colours it then has."""
+        return [thing.as_at(time_s) for thing in self.things if thing.is_present(time_s)]
 
 
 def is_path_clear(world: World, time_s: float) -> bool:
@@ -214,17 +231,23 @@ def is_path_clear(world: World, time_s: float) -> bool:
     return True
 
 
-def make_thing(rng: np.random.Generator, id: int, kind: str, colour: str, way: Way, **timing: tuple[float, float]) -> Thing:
+def make_thing(rng: np.random.Generator, id: int, kind: str, colour: str, way: Way, *,
+               present_s: tuple[float, float] = (-math.inf, math.inf)) -> Thing:
     """A thing with its own size and shade of the colour."""
     low_high = {'crate': (0.38, 0.75), 'barrel': (0.65, 1.0), 'ball': (0.32, 0.62), 'cone': (0.5, 0.85),
                 'person': (1.55, 1.9), 'sign': (0.9, 1.2)}[kind]
     height_m = float(rng.uniform(*low_high))
     width_m = {'crate': height_m * float(rng.uniform(0.85, 1.3)), 'barrel': height_m * float(rng.uniform(0.58, 0.7)),
                'ball': height_m, 'cone': height_m * 0.62, 'person': 0.55, 'sign': float(rng.uniform(0.52, 0.68))}[kind]
+    return Thing(id, kind, colour, sample_shade(rng, colour), height_m, width_m, way,
+                 digit=int(rng.integers(10)) if kind == 'sign' else None, face=int(rng.integers(1 << 16)), present_s=present_s)
+
+
+def sample_shade(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
+    """One thing's own shade of a named colour."""
     shade = float(rng.uniform(0.82, 1.1)) if colour != 'white' else float(rng.uniform(0.95, 1.05))
-    rgb = tuple(float(np.clip(channel * shade + rng.uniform(-0.03, 0.03), 0.0, 1.0)) for channel in COLOURS[colour])
-    return Thing(id, kind, colour, (rgb[0], rgb[1], rgb[2]), height_m, width_m, way,
-                 digit=int(rng.integers(10)) if kind == 'sign' else None, face=int(rng.integers(1 << 16)), **timing)
+    red, green, blue = (float(np.clip(channel * shade + rng.uniform(-0.03, 0.03), 0.0, 1.0)) for channel in COLOURS[colour])
+    return red, green, blue
 
 
 def sample_look(rng: np.random.Generator) -> tuple[Light, Sensor]:

@@ -19,6 +19,9 @@ MAIN_GRID: TokenGrid = (6, 8)
 OTHER_GRIDS: tuple[TokenGrid, ...] = (
     (4, 5), (4, 6), (5, 6), (5, 7), (6, 7), (6, 9), (7, 8), (7, 9), (7, 10), (8, 10), (8, 11), (8, 11), (4, 7), (5, 9))
 OLD_GRIDS: tuple[TokenGrid, ...] = ((3, 4), (4, 4), (4, 5), (4, 5), (4, 6), (5, 6), (5, 7), (6, 8))
+SMALL_GRIDS: tuple[TokenGrid, ...] = ((2, 3), (3, 4), (3, 4), (3, 5), (4, 5))
+_FEW_FRAMES = (2, 3, 4, 5)
+_MANY_FRAMES = (5, 6, 7, 8, 9, 10, 11, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +30,23 @@ class Curriculum:
 
     main_grid: TokenGrid = MAIN_GRID
     rows: int = 16                  # of a batch of the main size; other sizes have about as many visual tokens
-    peak_lr: float = 1.1e-3
+    peak_lr: float = 1.1e-3         # of AdamW: embeddings, norms, heads
+    peak_matrix_lr: float = 2e-3    # of Muon: every other matrix
     last_lr_share: float = 0.03
     warmup_steps: int = 200
-    single_until: float = 0.14      # before: single pictures of the main size only
-    main_share: float = 0.55        # afterwards: batches of single pictures of the main size ...
-    video_share: float = 0.15      # ... and of videos; the rest are single pictures of other sizes
+    single_until: float = 0.15      # before: single pictures of the main size only
+    main_share: float = 0.5         # afterwards: batches of single pictures of the main size ...
+    video_share: float = 0.35       # ... and of videos; the rest are single pictures of other sizes
+    long_share: float = 0.5         # of videos: many small old frames; the others have a few of any size
     dense_weight: float = 1.0
     dense_falls_from: float = 0.6   # the auxiliary loss loses weight from here to the end
     last_dense_weight: float = 0.2
 
-    def lr(self, step: int, progress: float) -> float:
+    def lr_share(self, step: int, progress: float) -> float:
         """Warm-up by steps, cosine by progress (0 at the start, 1 at the end)."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
         fall = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
-        return self.peak_lr * warm * (self.last_lr_share + (1 - self.last_lr_share) * fall)
+        return warm * (self.last_lr_share + (1 - self.last_lr_share) * fall)
 
     def dense_weight_at(self, progress: float) -> float:
         done = min(max((progress - self.dense_falls_from) / (1 - self.dense_falls_from), 0.0), 1.0)
@@ -53,12 +58,20 @@ class Curriculum:
         if progress < self.single_until or choice < self.main_share:
             return Layout(grids=(self.main_grid,)), self.rows
         if choice < self.main_share + self.video_share:
-            old = [rng.choice(OLD_GRIDS) for _ in range(rng.choices((1, 2, 3, 4, 5), (4, 5, 3, 2, 1))[0])]
-            newest = self.main_grid if rng.random() < 0.6 else rng.choice(OTHER_GRIDS)
-            return Layout(grids=(*old, newest), captions=2 if len(old) < 3 else 1), self.rows // 2
+            return self._video(rng)
         grid = rng.choice(OTHER_GRIDS)
         fitting = self.rows * self.main_grid[0] * self.main_grid[1] // (grid[0] * grid[1])
         return Layout(grids=(grid,)), max(self.rows // 2, min(self.rows, fitting))
+
+    def _video(self, rng: random.Random) -> tuple[Layout, int]:
+        if rng.random() < self.long_share:
+            old = [rng.choice(SMALL_GRIDS) for _ in range(rng.choice(_MANY_FRAMES) - 1)]
+        else:
+            old = [rng.choice(OLD_GRIDS) for _ in range(rng.choice(_FEW_FRAMES) - 1)]
+        newest = self.main_grid if rng.random() < 0.6 else rng.choice(OTHER_GRIDS)
+        tokens = sum(rows * columns for rows, columns in (*old, newest))
+        rows = round(1.5 * self.rows * self.main_grid[0] * self.main_grid[1] / tokens)
+        return Layout(grids=(*old, newest), captions=2 if len(old) < 3 else 1, questions=2), max(4, min(self.rows // 2, rows))
 
 
 class ClipDeck:

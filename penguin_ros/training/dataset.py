@@ -62,25 +62,24 @@ class Clip:
 
 @dataclass
 class Split:
-    """The clips of one folder."""
+    """The clips of one or more folders."""
 
-    folder: Path
+    folders: tuple[Path, ...]
     clips: list[Clip] = field(default_factory=list)
-    _images: dict[int, np.ndarray] = field(default_factory=dict)
+    _images: list[np.ndarray] = field(default_factory=list)     # a frame's `shard` is a place in this list
+    _read: set[Path] = field(default_factory=set)
 
     def refresh(self) -> int:
         """Read shards that are complete and new; returns how many."""
-        found = 0
-        for path in sorted(self.folder.glob('clips_*.json')):
-            shard = int(path.stem.removeprefix('clips_'))
-            if shard in self._images:
-                continue
-            images = np.load(self.folder / f'images_{shard:03d}.npy', mmap_mode='r')
+        new = [path for folder in self.folders for path in sorted(folder.glob('clips_*.json')) if path not in self._read]
+        for path in new:
+            images = np.load(path.with_name(path.name.replace('clips_', 'images_')).with_suffix('.npy'), mmap_mode='r')
             height_px, width_px = images.shape[1:3]
-            self.clips += [clip_from_record(record, width_px, height_px) for record in json.loads(path.read_text())]
-            self._images[shard] = images
-            found += 1
-        return found
+            self.clips += [clip_from_record(record, width_px, height_px, shard=len(self._images))
+                           for record in json.loads(path.read_text())]
+            self._images.append(images)
+            self._read.add(path)
+        return len(new)
 
     @property
     def frame_count(self) -> int:
@@ -91,20 +90,21 @@ class Split:
         return np.asarray(self._images[frame.shard][frame.index])
 
 
-def open_split(folder: Path) -> Split:
-    """The clips of a folder; raises RecordingError where it holds none."""
-    split = Split(folder)
+def open_split(*folders: Path) -> Split:
+    """The clips of one or more folders; raises RecordingError where one holds none."""
+    for folder in folders:
+        if not any(folder.glob('clips_*.json')):
+            raise RecordingError(f'{folder} holds no finished shard (clips_000.json). '
+                                 'Render one: penguin sim dataset, or let penguin train do it.')
+    split = Split(folders)
     split.refresh()
-    if not split.clips:
-        raise RecordingError(f'{folder} holds no finished shard (clips_000.json). '
-                             'Render one: penguin sim dataset, or let penguin train do it.')
     return split
 
 
-def clip_from_record(record: dict[str, Any], width_px: int, height_px: int) -> Clip:
-    """A clip as sim/dataset.py describes it, each frame with its `shard` and `index`."""
+def clip_from_record(record: dict[str, Any], width_px: int, height_px: int, *, shard: int = 0) -> Clip:
+    """A clip as sim/dataset.py describes it, each frame with its `index` in a shard."""
     frames = tuple(
-        SceneFrame(frame['shard'], frame['index'], frame['time_s'], frame['path_clear'],
+        SceneFrame(shard, frame['index'], frame['time_s'], frame['path_clear'],
                    _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px))
         for frame in record['frames'])
     return Clip(record['seed'], frames, tuple(Event(**event) for event in record['events']))

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from penguin_ros.core.dialect import Dialect
+from penguin_ros.sim.clip import VIDEO_SUFFIX
 from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum
 from penguin_ros.training.dataset import Clip, Split, open_split
@@ -69,10 +70,7 @@ class _Trainer:
         self.network.to(self.device)
         self.head = DenseHead(shape.encoder.width).to(self.device)
         self.parameters = [*self.network.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            [{'params': [p for p in self.parameters if p.ndim > 1], 'weight_decay': 0.05},
-             {'params': [p for p in self.parameters if p.ndim <= 1], 'weight_decay': 0.0}],
-            lr=run.curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
+        self.optimizers = build_optimizers(self.network, self.head, run.curriculum)
         self.weights = word_weights(self.words).to(self.device)
         self.step = 0
         self.images = 0
@@ -92,7 +90,8 @@ class _Trainer:
         path = self.run.out / 'state.pt'
         torch.save({
             'network': self.network.state_dict(), 'head': self.head.state_dict(),
-            'optimizer': self.optimizer.state_dict(), 'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
+            'optimizers': [optimizer.state_dict() for optimizer, _ in self.optimizers],
+            'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
             'step': self.step, 'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
         os.replace(path.with_suffix('.part'), path)
         write_model(self.run.out, self.network, self.words)
@@ -104,7 +103,8 @@ class _Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state['network'])
         self.head.load_state_dict(state['head'])
-        self.optimizer.load_state_dict(state['optimizer'])
+        for (optimizer, _), kept in zip(self.optimizers, state['optimizers']):
+            optimizer.load_state_dict(kept)
         version, internal, gauss = state['rng']
         self.rng.setstate((version, tuple(internal), gauss))
         torch.set_rng_state(state['torch_rng'].cpu())
@@ -117,25 +117,49 @@ class _Trainer:
         layout, rows = curriculum.layout(self.rng, self.progress)
         clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
         batch = build_batch(split, clips, layout, self.words, self.rng)
-        lr = curriculum.lr(self.step, self.progress)
-        for group in self.optimizer.param_groups:
-            group['lr'] = lr
+        share = curriculum.lr_share(self.step, self.progress)
         loss = step_loss(self.network, self.head, batch, weights=self.weights,
                          dense_weight=curriculum.dense_weight_at(self.progress))
-        self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        for optimizer, peak_lr in self.optimizers:
+            for group in optimizer.param_groups:
+                group['lr'] = peak_lr * share
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.images += batch.image_count
         return loss.answer, loss.dense
 
 
+Optimizers = list[tuple[torch.optim.Optimizer, float]]      # each with its learning rate at the peak
+
+
+def build_optimizers(network: Network, head: DenseHead, curriculum: Curriculum) -> Optimizers:
+    """Muon for the matrices inside the network, AdamW for embeddings, norms and what is dropped after training.
+
+    Muon (Jordan 2024) makes each matrix's update orthogonal; here it reached a given loss in about two thirds of AdamW's
+    steps, for a quarter more time a step. Its rate is scaled to AdamW's root mean square, so both fall alike.
+    """
+    matrices = [parameter for name, parameter in network.named_parameters() if parameter.ndim == 2 and 'embedding' not in name]
+    taken = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in (*network.parameters(), *head.parameters()) if id(parameter) not in taken]
+    muon = torch.optim.Muon(matrices, lr=curriculum.peak_matrix_lr, weight_decay=0.05, adjust_lr_fn='match_rms_adamw')
+    adamw = torch.optim.AdamW(
+        [{'params': [p for p in others if p.ndim > 1], 'weight_decay': 0.05},
+         {'params': [p for p in others if p.ndim <= 1], 'weight_decay': 0.0}],
+        lr=curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
+    return [(muon, curriculum.peak_matrix_lr), (adamw, curriculum.peak_lr)]
+
+
 def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda line: None) -> dict[str, Any]:
-    """Train until the run's minutes (or steps) are spent; returns the last look. Needs `train/` and `valid/` in the data."""
+    """Train until the run's minutes (or steps) are spent; returns the last look.
+
+    The data are the folders named train and valid, with train-video and valid-video beside them where there are any.
+    """
     run.out.mkdir(parents=True, exist_ok=True)
     trainer = _Trainer(run)
-    train, valid = open_split(run.data / 'train'), open_split(run.data / 'valid')
+    train, valid = open_split(*folders_of(run.data, 'train')), open_split(*folders_of(run.data, 'valid'))
     resumed = resume and trainer.load()
     if run.llm_start_steps and not resumed:
         trainer.start_from_text(train.clips)
@@ -171,7 +195,8 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
                 span_s = trainer.trained_s - last_line_s
                 line = {'step': trainer.step, 'images': trainer.images, 'trained_s': round(trainer.trained_s, 1),
                         'images_per_s': round((trainer.images - images_before) / max(span_s, 1e-9), 1),
-                        'lr': trainer.optimizer.param_groups[0]['lr'], 'answer_loss': sum(answers) / len(answers),
+                        'lr': trainer.optimizers[0][0].param_groups[0]['lr'],
+                        'answer_loss': sum(answers) / len(answers),
                         'dense_loss': sum(denses) / len(denses), 'train_frames': train.frame_count}
                 last_line_s, images_before = trainer.trained_s, trainer.images
                 answers, denses = [], []
@@ -183,6 +208,12 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
                                                     grid=run.curriculum.main_grid)
                 write(line)
     return look
+
+
+def folders_of(data: Path, split: str) -> list[Path]:
+    """The folder of a split and, where there is one, that of its longer clips."""
+    videos = data / (split + VIDEO_SUFFIX)
+    return [data / split, *([videos] if videos.exists() else [])]
 
 
 def nano_dialect() -> Dialect:

@@ -19,22 +19,24 @@ from penguin_ros.training.texts import COLOURS, KINDS
 
 BACKGROUND_WEIGHT = 0.15        # most tokens show no object, and are soon told from those that do
 KIND_WEIGHT = 2.0               # shapes are learnt last: colours need one token, kinds several
+DIGIT_WEIGHT = 0.5
 KIND_WORD_WEIGHT = 3.0
+DIGITS = 10
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
 
 
 class DenseHead(nn.Module):
-    """Reads kind, colour, box and own place off each merged encoder token."""
+    """Reads kind, colour, digit, box and own place off each merged encoder token."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [1 + len(KINDS), len(COLOURS), 4, 2]
+        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, targets: DenseTargets, columns: int) -> torch.Tensor:
         """``features`` [B, tokens, width] of frames with that many columns of tokens -> the scalar loss."""
-        kind, colour, box, place = self.linear(features.float()).split(self.sizes, dim=-1)
+        kind, colour, digit, box, place = self.linear(features.float()).split(self.sizes, dim=-1)
         weight = torch.ones(self.sizes[0], device=kind.device)
         weight[0] = BACKGROUND_WEIGHT
         loss = KIND_WEIGHT * functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
@@ -46,6 +48,9 @@ class DenseHead(nn.Module):
         if covered.any():
             loss = loss + functional.cross_entropy(colour[covered], targets.colour[covered])
             loss = loss + BOX_WEIGHT * (box[covered] - targets.box[covered]).abs().mean()
+        readable = targets.digit >= 0
+        if readable.any():
+            loss = loss + DIGIT_WEIGHT * functional.cross_entropy(digit[readable], targets.digit[readable])
         return loss
 
 

@@ -15,6 +15,7 @@ from penguin_ros.training.texts import Thing
 
 READABLE_DIGIT_PX = 20      # in the camera's pixels: smaller digits are not stated
 READABLE_SHOWN_PX = 12      # in the pixels of the frame as shown to the model
+NATIVE_HEIGHT_PX = 240      # of the simulated camera
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class View:
     frames: tuple[SceneFrame, ...]
     times_s: tuple[float, ...]
     shown_height_px: int            # of the newest frame
-    native_height_px: int = 240
-    changes: tuple[tuple[str, int, float], ...] = ()    # ('came' | 'went' | 'moved', object id, time_s)
+    # ('came' | 'went' | 'moved' | 'painted', object id, time_s); None where what changed is not clear
+    changes: tuple[tuple[str, int, float], ...] | None = None
     flipped: bool = False
 
     @property
@@ -51,11 +52,12 @@ def _thing(view: View, seen: SeenObject) -> Thing:
     box = seen.box
     if view.flipped:
         box = (1.0 - box[2], box[1], 1.0 - box[0], box[3])
-    return Thing(seen.kind, seen.colour, seen.digit if _is_readable(view, seen) else None, box)
+    return Thing(seen.kind, seen.colour, seen.digit if is_readable(seen, view.shown_height_px) else None, box)
 
 
-def _is_readable(view: View, seen: SeenObject) -> bool:
-    shown_px = seen.digit_px * view.shown_height_px / view.native_height_px
+def is_readable(seen: SeenObject, shown_height_px: int) -> bool:
+    """Whether a sign's digit can be read in the camera's image and in a frame shown at that height."""
+    shown_px = seen.digit_px * shown_height_px / NATIVE_HEIGHT_PX
     return seen.digit is not None and seen.digit_px >= READABLE_DIGIT_PX and shown_px >= READABLE_SHOWN_PX
 
 
@@ -64,7 +66,8 @@ def changes_of(clip: Clip, chosen: Sequence[int], times_s: Sequence[float]) -> t
 
     None where a thing came or went without a clear moment (it faded in or out of sight), or more than once.
     """
-    names = {'appeared': 'came', 'entered_view': 'came', 'left': 'went', 'left_view': 'went', 'moved': 'moved'}
+    names = {'appeared': 'came', 'entered_view': 'came', 'left': 'went', 'left_view': 'went', 'moved': 'moved',
+             'changed_colour': 'painted'}
     changes: dict[tuple[str, int], float] = {}
     for event in clip.events:
         if event.id is None or event.type not in names or not chosen[0] < event.frame <= chosen[-1]:
@@ -184,36 +187,111 @@ def sign_turn(rng: random.Random, view: View) -> Turn | None:
     signs = [seen for seen in (*view.newest.objects, *view.newest.faint) if seen.kind == 'sign']
     if not signs:
         return Turn('sign', rng.choice(texts.SIGN_QUESTIONS), texts.NO_SIGN)
-    if len(signs) > 1 or not _is_readable(view, signs[0]) or signs[0] not in view.newest.objects:
+    if len(signs) > 1 or not is_readable(signs[0], view.shown_height_px) or signs[0] not in view.newest.objects:
         return None
     return Turn('sign', rng.choice(texts.SIGN_QUESTIONS), str(signs[0].digit))
 
 
 # -- about the whole view --------------------------------------------------------------------------------------------
 
+_CHANGE_QUESTIONS = {'came': texts.APPEARED_QUESTIONS, 'went': texts.LEFT_QUESTIONS, 'moved': texts.MOVED_QUESTIONS,
+                     'painted': texts.PAINTED_QUESTIONS}
+
+
 def change_turn(rng: random.Random, view: View) -> Turn | None:
-    """What came, went or moved since the first frame shown, or when."""
+    """What came, went, moved or changed its colour since the first frame shown."""
+    if len(view.frames) < 2 or view.changes is None:
+        return None
+    happened = sorted({what for what, _, _ in view.changes})
+    what = rng.choice(happened) if happened and rng.random() < 0.6 else rng.choice(sorted(_CHANGE_QUESTIONS))
+    changed = {id for name, id, _ in view.changes if name == what}
+    in_view = {one.id for one in view.newest.objects}
+    things = [_thing(view, one) for one in _latest_looks(view).values()
+              if one.id in changed and (one.id in in_view or what == 'went')]
+    if what == 'went':
+        things = [replace(thing, digit=None, box=None) for thing in sorted(things, key=lambda thing: thing.box or ())]
+    return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things) or texts.NOTHING}.')
+
+
+def when_turn(rng: random.Random, view: View) -> Turn | None:
+    """When something appeared, left, was first or last seen; the answer is the stamp of a frame."""
+    askable = []
+    for what, id, time_s in view.changes or ():
+        questions = {'came': texts.WHEN_APPEARED_QUESTIONS, 'went': texts.WHEN_LEFT_QUESTIONS}.get(what)
+        if questions and id in _unmistakable(view):
+            askable.append((questions, id, time_s))
+    if not askable or rng.random() < 0.5:
+        wanted = rng.random() < 0.6     # things that came or went teach more than those that are there all the time
+        askable = []
+        for id, slots in _unmistakable(view).items():
+            if bool(slots[0] > 0 or slots[-1] < len(view.frames) - 1) == wanted:
+                askable += [(texts.FIRST_SEEN_QUESTIONS, id, view.times_s[slots[0]]),
+                            (texts.LAST_SEEN_QUESTIONS, id, view.times_s[slots[-1]])]
+    if not askable or len(view.frames) < 2:
+        return None
+    questions, id, time_s = rng.choice(askable)
+    return Turn('when', rng.choice(questions).format(noun=_noun(view, id)), texts.time_text(time_s))
+
+
+def order_turn(rng: random.Random, view: View) -> Turn | None:
+    """Which of two things was seen first."""
+    first_slot = {id: slots[0] for id, slots in _unmistakable(view).items()}
+    later = [id for id in first_slot if first_slot[id] > 0]
+    if not later:
+        return None
+    second = rng.choice(later)
+    earlier = [id for id in first_slot if first_slot[id] < first_slot[second]]
+    if not earlier:
+        return None
+    first = rng.choice(earlier)
+    one, other = rng.sample([first, second], 2)
+    question = rng.choice(texts.ORDER_QUESTIONS).format(noun=_noun(view, one), other=_noun(view, other))
+    return Turn('order', question, _noun(view, first))
+
+
+def passed_turn(rng: random.Random, view: View) -> Turn | None:
+    """Whether something was in view earlier and is gone."""
     if len(view.frames) < 2:
         return None
-    name = rng.choice(('came', 'came', 'went', 'went', 'moved'))
-    changed = {id: time_s for what, id, time_s in view.changes if what == name}
-    when = {'came': texts.WHEN_APPEARED_QUESTIONS, 'went': texts.WHEN_LEFT_QUESTIONS}.get(name)
-    seen = {one.id: one for frame in view.frames for one in frame.objects}  # the newest look of each
-    if when and changed and rng.random() < 0.5:
-        id = rng.choice(sorted(changed))
-        same = [one for one in seen.values() if (one.kind, one.colour) == (seen[id].kind, seen[id].colour)]
-        if len(same) > 1:
+    present = {(one.kind, one.colour) for one in (*view.newest.objects, *view.newest.faint)}
+    earlier = {(one.kind, one.colour) for frame in view.frames[:-1] for one in frame.objects}
+    faint = {(one.kind, one.colour) for frame in view.frames for one in frame.faint}
+    gone = sorted(earlier - present)
+    if gone and rng.random() < 0.55:
+        kind, colour = rng.choice(gone)
+    else:
+        kind, colour = _asked(rng, [Thing(*label) for label in sorted(earlier | present)], absent=0.6)
+        if (kind, colour) in gone or (kind, colour) in faint - earlier:
             return None
-        noun = texts.noun(seen[id].kind, seen[id].colour)
-        return Turn('when', rng.choice(when).format(noun=noun), texts.time_text(changed[id]))
-    if name == 'moved':
-        changed = {id: time_s for id, time_s in changed.items() if any(one.id == id for one in view.newest.objects)}
-    things = [_thing(view, seen[id]) for id in changed]
-    if name == 'went':
-        things = [replace(thing, digit=None, box=None) for thing in sorted(things, key=lambda thing: thing.box or ())]
-    question = rng.choice({'came': texts.APPEARED_QUESTIONS, 'went': texts.LEFT_QUESTIONS,
-                           'moved': texts.MOVED_QUESTIONS}[name])
-    return Turn('change', question, f'{texts.located(things) or texts.NOTHING}.')
+    question = rng.choice(texts.PASSED_QUESTIONS).format(noun=texts.noun(kind, colour))
+    return Turn('passed', question, 'yes' if (kind, colour) in gone else 'no')
+
+
+def _latest_looks(view: View) -> dict[int, SeenObject]:
+    return {one.id: one for frame in view.frames for one in frame.objects}
+
+
+def _noun(view: View, id: int) -> str:
+    look = _latest_looks(view)[id]
+    return texts.noun(look.kind, look.colour)
+
+
+def _unmistakable(view: View) -> dict[int, list[int]]:
+    """Things one can ask about by kind and colour, with the frames that show them.
+
+    Alone of their looks in all frames, never repainted, and never only half seen while not listed.
+    """
+    slots: dict[int, list[int]] = {}
+    looks: dict[int, set[tuple[str, str]]] = {}
+    faint = {one.id for frame in view.frames for one in frame.faint}
+    for slot, frame in enumerate(view.frames):
+        for one in (*frame.objects, *frame.faint):
+            looks.setdefault(one.id, set()).add((one.kind, one.colour))
+        for one in frame.objects:
+            slots.setdefault(one.id, []).append(slot)
+    worn = [look for every in looks.values() for look in every]
+    return {id: found for id, found in slots.items()
+            if id not in faint and len(looks[id]) == 1 and worn.count(next(iter(looks[id]))) == 1}
 
 
 Asker = Callable[[random.Random, View], 'Turn | None']
@@ -223,11 +301,13 @@ QUESTIONS: tuple[tuple[Asker, float], ...] = (
     (count_turn, 0.8), (path_turn, 0.7), (sign_turn, 0.5))
 
 
-def sample_questions(rng: random.Random, view: View, count: int, *, changes: bool = False) -> list[Turn]:
-    """``count`` questions about a view, of different kinds as far as possible; one or two about changes if asked for."""
+TIME_QUESTIONS: tuple[tuple[Asker, float], ...] = (
+    (change_turn, 1.0), (when_turn, 1.0), (order_turn, 0.5), (passed_turn, 0.5))
+
+
+def sample_questions(rng: random.Random, view: View, count: int) -> list[Turn]:
+    """``count`` questions about the newest frame, of different kinds as far as possible."""
     turns: list[Turn] = []
-    if changes:
-        turns += {turn.question: turn for turn in (change_turn(rng, view), change_turn(rng, view)) if turn}.values()
     askers, weights = [asker for asker, _ in QUESTIONS], [weight for _, weight in QUESTIONS]
     for _ in range(4 * count):
         if len(turns) >= count or not askers:
@@ -238,4 +318,17 @@ def sample_questions(rng: random.Random, view: View, count: int, *, changes: boo
         # Most frames hold no sign; asking for one each time would teach only to say so.
         if turn and not (turn.answer == texts.NO_SIGN and rng.random() < 0.8):
             turns.append(turn)
-    return turns[:count]
+    return turns
+
+
+def sample_time_questions(rng: random.Random, view: View, count: int) -> list[Turn]:
+    """Up to ``count`` different questions about what happened over the whole view."""
+    turns: dict[str, Turn] = {}
+    askers, weights = zip(*TIME_QUESTIONS)
+    for _ in range(4 * count):
+        if len(turns) >= count:
+            break
+        turn = rng.choices(askers, weights)[0](rng, view)
+        if turn:
+            turns.setdefault(turn.question, turn)
+    return list(turns.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,7 +26,9 @@ from penguin_ros.training.questions import (
     View,
     caption_turn,
     changes_of,
+    is_readable,
     sample_questions,
+    sample_time_questions,
 )
 from penguin_ros.training.texts import COLOURS, KINDS
 
@@ -35,6 +37,7 @@ TokenGrid = tuple[int, int]         # rows and columns of visual tokens, not of 
 PAD_GROUP = -1
 _PAD_TO = 16
 _LONGEST_START_S = 600.0
+_ASKS_CHANGES = 0.8                 # of rows with several frames; the others have lost some of their old tokens
 _LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
 
 
@@ -62,6 +65,7 @@ class DenseTargets:
 
     kind: torch.Tensor              # int [B, tokens]: 0 nothing, 1.. the kinds
     colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
+    digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
 
 
@@ -89,8 +93,9 @@ class Layout:
     """What the rows of one batch have in common."""
 
     grids: tuple[TokenGrid, ...]        # one per frame, oldest first
-    questions: int = 3
+    questions: int = 3                  # about the newest frame
     captions: int = 1                   # of that many newest frames
+    time_questions: int = 3             # about all frames, in most rows of several
 
 
 class _RowWriter:
@@ -166,7 +171,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         mask=_mask(rows, length),
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(3)))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(4)))
                for slot in slots])
 
 
@@ -184,7 +189,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
     row = _RowWriter(words)
     start_s = rng.uniform(0.0, _LONGEST_START_S) if rng.random() < 0.8 else 0.0
     times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
-    asks_changes = len(chosen) > 1 and rng.random() < 0.6
+    asks_changes = len(chosen) > 1 and rng.random() < _ASKS_CHANGES
     has_gaps = len(chosen) > 1 and rng.random() < 0.5
     row.stream(words.ids(stream_head()), 0, [False] * len(words.ids(stream_head())))
     for slot, (rows, columns) in enumerate(layout.grids):
@@ -199,9 +204,11 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
         if slot >= len(chosen) - layout.captions:
             row.turn(caption_turn(rng, view), slot)
         if slot == len(chosen) - 1:
-            changes = changes_of(clip, chosen, times_s) if asks_changes else None
-            view = View(view.frames, view.times_s, view.shown_height_px, changes=changes or (), flipped=flipped)
-            for turn in sample_questions(rng, view, layout.questions, changes=changes is not None):
+            turns = sample_questions(rng, view, layout.questions)
+            if asks_changes:
+                view = replace(view, changes=changes_of(clip, chosen, times_s))
+                turns += sample_time_questions(rng, view, layout.time_questions)
+            for turn in turns:
                 row.turn(turn, slot)
     return row
 
@@ -239,11 +246,12 @@ def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
     return torch.from_numpy(np.where(in_stream | own_turn, np.float32(0.0), np.float32(MASKED))[:, None])
 
 
-def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kind, colour and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
+def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, ...]:
+    """Kind, colour, digit and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
     rows, columns = grid
     kind = np.zeros((rows, columns), dtype=np.int64)
     colour = np.full((rows, columns), -100, dtype=np.int64)
+    digit = np.full((rows, columns), -100, dtype=np.int64)
     box = np.zeros((rows, columns, 4), dtype=np.float32)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
     for seen in sorted(frame.objects, key=lambda seen: -seen.distance_m):
@@ -256,5 +264,6 @@ def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarra
         covered = down[:, None] * across[None, :] > 0.4 * smaller
         kind[covered] = 1 + KINDS.index(seen.kind)
         colour[covered] = COLOURS.index(seen.colour)
+        digit[covered] = seen.digit if seen.digit is not None and is_readable(seen, rows * TOKEN_PX) else -100
         box[covered] = (x0, y0, x1, y1)
-    return kind.reshape(-1), colour.reshape(-1), box.reshape(-1, 4)
+    return kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4)

@@ -38,8 +38,13 @@ SIGN_QUESTIONS = ('What does the sign say?', 'Which digit is on the sign?')
 APPEARED_QUESTIONS = ('What appeared?', 'What is new?')
 LEFT_QUESTIONS = ('What left?', 'What is gone?')
 MOVED_QUESTIONS = ('What moved?',)
+PAINTED_QUESTIONS = ('What changed colour?', 'What changed color?')
 WHEN_APPEARED_QUESTIONS = ('When did the {noun} appear?',)
 WHEN_LEFT_QUESTIONS = ('When did the {noun} leave?',)
+FIRST_SEEN_QUESTIONS = ('When did you first see the {noun}?',)
+LAST_SEEN_QUESTIONS = ('When did you last see the {noun}?',)
+ORDER_QUESTIONS = ('Which came first, the {noun} or the {other}?',)
+PASSED_QUESTIONS = ('Did a {noun} pass?', 'Did a {noun} pass by?')
 
 NOTHING = 'nothing'
 NOT_IN_VIEW = 'not in view'
@@ -115,15 +120,16 @@ def read_things(text: str) -> list[Thing]:
 def vocabulary_texts() -> list[str]:
     """Every wording at least once, for learning the tokenizer's merges and for checking that it stays compact."""
     fixed = [*CAPTION_INSTRUCTIONS, *PATH_QUESTIONS, *SIGN_QUESTIONS, *APPEARED_QUESTIONS, *LEFT_QUESTIONS,
-             *MOVED_QUESTIONS, f'{NOTHING}.', NOTHING, NOT_IN_VIEW, NO_SIGN, 'yes', 'no', 'objects', 'Time 1.0s:',
-             'user\n', 'assistant\n', '\n\n', 'system\n', 'stream\n']
+             *MOVED_QUESTIONS, *PAINTED_QUESTIONS, f'{NOTHING}.', NOTHING, NOT_IN_VIEW, NO_SIGN, 'yes', 'no', 'objects',
+             'Time 1.0s:', 'user\n', 'assistant\n', '\n\n', 'system\n', 'stream\n']
     open_questions = [*REGION_QUESTIONS, *REGION_COLOUR_QUESTIONS, *WHERE_QUESTIONS, *PRESENCE_QUESTIONS,
-                      *WHEN_APPEARED_QUESTIONS, *WHEN_LEFT_QUESTIONS, *COLOUR_QUESTIONS, *COUNT_QUESTIONS]
+                      *WHEN_APPEARED_QUESTIONS, *WHEN_LEFT_QUESTIONS, *FIRST_SEEN_QUESTIONS, *LAST_SEEN_QUESTIONS,
+                      *ORDER_QUESTIONS, *PASSED_QUESTIONS, *COLOUR_QUESTIONS, *COUNT_QUESTIONS]
     texts = list(fixed)
     for kind in KINDS:
         for colour in COLOURS:
             name = noun(kind, colour)
             texts += [f'{phrase(Thing(kind, colour))}; {phrase(Thing(kind, colour, 7))}.', name, kind, colour]
-            texts += [question.format(box='', noun=name, kind=kind, things=f'{colour} {PLURALS[kind]}')
+            texts += [question.format(box='', noun=name, other=name, kind=kind, things=f'{colour} {PLURALS[kind]}')
                       for question in open_questions]
     return texts

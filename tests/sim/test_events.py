@@ -8,7 +8,7 @@ from dataclasses import replace
 from penguin_ros.sim.dataset import render_clip
 from penguin_ros.sim.events import events_of
 from penguin_ros.sim.render import Renderer
-from penguin_ros.sim.world import Light, Way
+from penguin_ros.sim.world import Light, Repaint, Way
 from tests.sim.conftest import small_world, thing
 
 
@@ -22,6 +22,18 @@ def test_coming_going_moving_and_light_are_told_apart(renderer: Renderer) -> Non
     truths = [renderer.frame(world, float(time_s))[1] for time_s in range(4)]
     assert [(event['frame'], event['type'], event['id']) for event in events_of(world, truths)] == [
         (1, 'appeared', 1), (2, 'left', 2), (2, 'moved', 3), (3, 'light_off', None), (3, 'entered_view', 4)]
+
+
+def test_a_new_coat_of_paint_is_told_and_shown(renderer: Renderer) -> None:
+    crate = replace(thing(1, 'crate', 'red', 3.0, 0.0), repaint=Repaint(0.5, 'blue', (0.05, 0.1, 0.8)))
+    world = small_world(crate)
+    (before, first), (after, second) = (renderer.frame(world, time_s) for time_s in (0.0, 1.0))
+    assert events_of(world, [first, second]) == [{'frame': 1, 'type': 'changed_colour', 'id': 1}]
+    assert [truth.objects[0].colour for truth in (first, second)] == ['red', 'blue']
+    x0, y0, x1, y1 = second.objects[0].box
+    reds, blues = (picture[y0:y1, x0:x1].reshape(-1, 3).mean(axis=0) for picture in (before, after))
+    assert reds[0] > 2 * reds[2]
+    assert blues[2] > 2 * blues[0]
 
 
 def test_a_turning_robot_makes_things_enter_and_leave_the_view(renderer: Renderer) -> None:

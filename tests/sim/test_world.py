@@ -29,6 +29,16 @@ def test_every_sixth_clip_has_three_to_six_frames() -> None:
     assert {length for seed, length in enumerate(lengths) if seed % 6 == 5} == {3, 4, 5, 6}
 
 
+def test_clips_of_video_splits_are_long_and_things_in_them_change_their_colour() -> None:
+    clips = [sample_clip('train-video', seed) for seed in range(60)]
+    assert {len(times_s) for _, times_s in clips} == set(range(6, 13))
+    painted = [one for world, _ in clips for one in world.things if one.repaint]
+    assert len(painted) > 5
+    for one in painted:
+        assert one.as_at(one.repaint.from_s).colour == one.repaint.colour != one.colour
+        assert one.as_at(one.repaint.from_s - 0.01) is one
+
+
 def test_things_have_ids_of_their_own_and_only_signs_have_digits() -> None:
     for seed in range(60):
         world, _ = sample_clip('train', seed)

@@ -74,8 +74,8 @@ def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:
     course = Curriculum()
-    assert course.lr(0, 0.0) < 0.02 * course.peak_lr
-    assert course.lr(10_000, 0.0) == pytest.approx(course.peak_lr)
-    assert course.lr(10_000, 1.0) == pytest.approx(course.peak_lr * course.last_lr_share)
+    assert course.lr_share(0, 0.0) < 0.02
+    assert course.lr_share(10_000, 0.0) == pytest.approx(1.0)
+    assert course.lr_share(10_000, 1.0) == pytest.approx(course.last_lr_share)
     assert course.dense_weight_at(0.0) == 1.0
     assert course.dense_weight_at(1.0) == pytest.approx(0.2)

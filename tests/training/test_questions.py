@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from penguin_ros.training import texts
 from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject
 from penguin_ros.training.questions import (
+    Asker,
     View,
     change_turn,
     changes_of,
     colour_turn,
     count_turn,
+    order_turn,
+    passed_turn,
     region_turn,
     sample_questions,
+    sample_time_questions,
     sign_turn,
+    when_turn,
     where_turn,
 )
 
@@ -94,14 +100,60 @@ def test_what_came_and_went_is_not_asked() -> None:
     assert changes_of(clip, (0, 1, 2), (0.0, 1.0, 2.0)) is None
 
 
-def test_change_questions_tell_what_and_when() -> None:
-    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL)), (3.0, 4.5), 168, changes=(('came', 2, 4.5), ('went', 3, 4.5)))
-    turns = {turn.question: turn.answer for seed in range(200) if (turn := change_turn(random.Random(seed), view))}
+def _turns(ask: Asker, view: View) -> dict[str, str]:
+    return {turn.question: turn.answer for seed in range(300) if (turn := ask(random.Random(seed), view))}
+
+
+def test_change_questions_tell_what_came_went_moved_and_changed_its_colour() -> None:
+    green = replace(CRATE, colour='green')
+    view = View((_frame(CRATE, SIGN), _frame(green, BALL)), (3.0, 4.5), 168,
+                changes=(('came', 2, 4.5), ('went', 3, 4.5), ('painted', 1, 4.5)))
+    turns = _turns(change_turn, view)
     assert turns['What appeared?'] == f'a blue ball{texts.box_text(BALL.box)}.'
     assert turns['What left?'] == 'a white sign.'
     assert turns['What moved?'] == 'nothing.'
+    assert turns['What changed colour?'] == f'a green crate{texts.box_text(CRATE.box)}.'
+    assert change_turn(random.Random(0), replace(view, changes=None)) is None
+
+
+def test_when_questions_are_answered_by_the_stamp_of_a_frame() -> None:
+    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL), _frame(BALL)), (3.0, 4.5, 6.0), 168,
+                changes=(('came', 2, 4.5), ('went', 3, 4.5), ('went', 1, 6.0)))
+    turns = _turns(when_turn, view)
     assert turns['When did the blue ball appear?'] == '4.5s'
     assert turns['When did the white sign leave?'] == '4.5s'
+    assert turns['When did you last see the red crate?'] == '4.5s'
+    assert turns['When did you first see the red crate?'] == '3.0s'
+
+
+def test_no_time_is_asked_of_what_could_be_mistaken_or_was_half_seen() -> None:
+    twin = replace(CRATE, id=7)
+    assert _turns(when_turn, View((_frame(CRATE), _frame(CRATE, twin)), (0.0, 1.0), 168)) == {}
+    assert _turns(when_turn, View((_frame(CRATE), _frame(faint=(CRATE,))), (0.0, 1.0), 168)) == {}
+    painted = replace(CRATE, colour='green')
+    assert _turns(when_turn, View((_frame(CRATE), _frame(painted)), (0.0, 1.0), 168)) == {}
+
+
+def test_of_two_things_the_one_seen_earlier_came_first() -> None:
+    person = SeenObject(9, 'person', 'blue', None, 0.0, (0.6, 0.1, 0.7, 0.7), 3.0)
+    turns = _turns(order_turn, View((_frame(CRATE), _frame(CRATE, person)), (0.0, 1.0), 168))
+    assert turns == {'Which came first, the red crate or the person in blue?': 'red crate',
+                     'Which came first, the person in blue or the red crate?': 'red crate'}
+    assert _turns(order_turn, View((_frame(CRATE, BALL), _frame(CRATE, BALL)), (0.0, 1.0), 168)) == {}
+
+
+def test_what_was_seen_and_is_gone_has_passed() -> None:
+    turns = _turns(passed_turn, View((_frame(CRATE), _frame(CRATE, BALL), _frame(CRATE)), (0.0, 1.0, 2.0), 168))
+    assert turns['Did a blue ball pass?'] == 'yes'
+    assert turns['Did a red crate pass?'] == 'no'
+    assert set(turns.values()) == {'yes', 'no'}
+
+
+def test_time_questions_of_one_row_are_different() -> None:
+    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL)), (3.0, 4.5), 168, changes=(('came', 2, 4.5), ('went', 3, 4.5)))
+    for seed in range(20):
+        turns = sample_time_questions(random.Random(seed), view, 4)
+        assert len({turn.question for turn in turns}) == len(turns) == 4
 
 
 def test_questions_of_one_row_are_different() -> None:
