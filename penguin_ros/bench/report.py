@@ -126,11 +126,12 @@ def _forgetting(result: dict[str, Any]) -> list[str]:
     found = result.get('forgetting')
     if not found:
         return []
-    lines = ['Clips of 4 to 6 images, asked when something came or went, and what changed; share of right answers.', '',
-             '| stream | when | asked | what changed | asked |', '| --- | --- | --- | --- | --- |']
+    asked = next(iter(found.values()))
+    lines = ['Clips of 6 to 12 images, asked what changed, when, in which order and what passed; share of right answers.', '',
+             '| stream | ' + ' | '.join(f'{skill} ({one["asked"]} asked)' for skill, one in asked.items()) + ' |',
+             '| --- |' + ' --- |' * len(asked)]
     for case, skills in found.items():
-        when, change = skills['when'], skills['change']
-        lines.append(f'| {case} | {when["right"]:.3f} | {when["asked"]} | {change["right"]:.3f} | {change["asked"]} |')
+        lines.append(f'| {case} | ' + ' | '.join(f'{one["right"]:.3f}' for one in skills.values()) + ' |')
     return lines
 
 
