@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.5)
     _render_missing(args.data, fast=args.fast)
-    curriculum = Curriculum(warmup_steps=30, single_until=1.0) if args.fast else Curriculum()
+    curriculum = Curriculum(warmup_steps=30, low_until=0.0, single_until=1.0) if args.fast else Curriculum()
     train_nano(NanoRun(
         data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum,
-        look_every_s=60.0 if args.fast else 240.0, compile_blocks=not (args.no_compile or args.fast),
+        look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start),
         resume=args.resume, report=_show)
     draw_curves(args.out / 'log.jsonl', args.out / 'curves.png')

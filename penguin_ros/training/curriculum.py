@@ -1,7 +1,7 @@
 """Which clips, sizes and learning rate come when. Knows nothing of the model or of how rows are built.
 
-As in Penguin-VL's stages (reference/penguin_vl.md 7.2): one size and single pictures first, then every size, pictures and
-short videos mixed. All by time spent, so that the same recipe fits any number of minutes.
+As in Penguin-VL's stages (reference/penguin_vl.md 7.2): low resolution first, then higher, single pictures; then every size,
+pictures and short videos mixed. All by time spent, so that the same recipe fits any number of minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from penguin_ros.training.dataset import Clip
 from penguin_ros.training.rows import Layout, TokenGrid
 
+LOW_GRID: TokenGrid = (4, 6)
 MAIN_GRID: TokenGrid = (6, 8)
 # Rows and columns of visual tokens the token budget gives a 320x240 camera, and some for wider pictures.
 OTHER_GRIDS: tuple[TokenGrid, ...] = (
@@ -28,12 +29,14 @@ _MANY_FRAMES = (5, 6, 7, 8, 9, 10, 11, 12)
 class Curriculum:
     """The course of one training run; shares are of the run's time."""
 
+    low_grid: TokenGrid = LOW_GRID
     main_grid: TokenGrid = MAIN_GRID
     rows: int = 16                  # of a batch of the main size; other sizes have about as many visual tokens
     peak_lr: float = 1.1e-3         # of AdamW: embeddings, norms, heads
     peak_matrix_lr: float = 2e-3    # of Muon: every other matrix
     last_lr_share: float = 0.03
     warmup_steps: int = 200
+    low_until: float = 0.05         # before: small pictures only
     single_until: float = 0.15      # before: single pictures of the main size only
     main_share: float = 0.5         # afterwards: batches of single pictures of the main size ...
     video_share: float = 0.35       # ... and of videos; the rest are single pictures of other sizes
@@ -54,6 +57,8 @@ class Curriculum:
 
     def layout(self, rng: random.Random, progress: float) -> tuple[Layout, int]:
         """What the next batch looks like, and how many rows it has."""
+        if progress < self.low_until:
+            return Layout(grids=(self.low_grid,)), self.rows
         choice = rng.random()
         if progress < self.single_until or choice < self.main_share:
             return Layout(grids=(self.main_grid,)), self.rows

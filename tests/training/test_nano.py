@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, nano_dialect, train_nano
 from tests.training.drawn import draw_split
 
-QUICK = Curriculum(main_grid=(4, 5), rows=8, warmup_steps=15, peak_lr=2e-3, single_until=1.0)
+QUICK = Curriculum(main_grid=(4, 5), rows=8, warmup_steps=15, low_until=0.0, single_until=1.0)
 
 
 @pytest.fixture(scope='module')
@@ -70,6 +71,16 @@ def test_what_comes_out_is_a_checkpoint_with_its_tokenizer_and_dialect(data: Pat
 def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match='penguin sim dataset'):
         train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
+
+
+def test_sizes_grow_and_videos_join_as_the_run_goes_on() -> None:
+    course, rng = Curriculum(), random.Random(3)
+    assert {course.layout(rng, 0.01)[0].grids for _ in range(50)} == {(course.low_grid,)}
+    assert {course.layout(rng, 0.1)[0].grids for _ in range(50)} == {(course.main_grid,)}
+    later = [course.layout(rng, 0.5) for _ in range(400)]
+    assert {len(layout.grids) for layout, _ in later} == set(range(1, 13))
+    assert all(4 <= rows <= course.rows for _, rows in later)
+    assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 400
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:
