@@ -65,7 +65,7 @@ def _load(backend: str, folder: Path, config: PenguinConfig) -> tuple[VisionEngi
             return load_onnx_engines(folder, threads=config.threads)
         if backend == 'torch':
             from penguin_ros.backends.torch import load_torch_engines
-            return load_torch_engines(folder)
+            return load_torch_engines(folder, device='auto')
         if backend == 'tensorrt':
             from penguin_ros.backends.tensorrt import load_tensorrt_engines
             return load_tensorrt_engines(folder)

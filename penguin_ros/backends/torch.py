@@ -16,6 +16,8 @@ from torch import Tensor
 
 from penguin_ros.backends.checks import check_append, check_move, check_patches
 from penguin_ros.backends.golden import run_case_on_engines
+from penguin_ros.backends.torch_graphs import CudaRecorder, RecordedAppend, Recorder, rows_looked_at
+from penguin_ros.core.decode import VERIFY_TOKENS
 from penguin_ros.core.engine import KVCache, LanguageSpec, Piece, VisionSpec, VisualTokens
 from penguin_ros.core.errors import EngineError
 from penguin_ros.model.checkpoint import load_model
@@ -28,13 +30,16 @@ def load_torch_engines(folder: str | Path, *, device: str = 'cpu', dtype: str = 
                        max_patches: int = 16384, max_append: int = 512) -> tuple[TorchVisionEngine, TorchLanguageEngine]:
     """Both engines of the checkpoint in ``folder``, sharing one copy of its weights.
 
-    ``merge`` is how many patches a side one visual token covers: 2 for video frames, 1 for single pictures.
+    ``merge`` is how many patches a side one visual token covers: 2 for video frames, 1 for single pictures. ``device`` auto
+    is a CUDA GPU where there is one.
     """
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if dtype not in DTYPES:
         raise EngineError(f'dtype is {dtype!r}; one of {", ".join(DTYPES)} was needed. Change the recipe.')
     if device != 'cpu' and not (device.split(':')[0] == 'cuda' and torch.cuda.is_available()):
         raise EngineError(f'device {device!r} was asked for; this machine and this torch {torch.__version__} have no such '
-                          'device. Use device cpu, or install a torch built for the GPU.')
+                          'device. Use device auto or cpu, or install a torch built for the GPU.')
     with _engine_errors(f'loading {folder}'):
         model = load_model(folder, dtype=DTYPES[dtype], device=device)
     return TorchVisionEngine(model, merge=merge, max_patches=max_patches), TorchLanguageEngine(model, max_append=max_append)
@@ -59,12 +64,17 @@ class TorchVisionEngine:
 
 
 class TorchCache:
-    """Keys and values of one stream, reserved once; row 0 stays zero."""
+    """Keys and values of one stream, reserved once; row 0 stays zero.
+
+    Recorded appends belong to the cache, since they hold its addresses. They write rows they do not need to one row more
+    than the cache has, which nobody looks at.
+    """
 
     def __init__(self, capacity_rows: int, spec: LanguageSpec, like: Tensor) -> None:
         self.capacity_rows = capacity_rows
-        shape = (capacity_rows, spec.kv_heads, spec.head_dim)
+        shape = (capacity_rows + 1, spec.kv_heads, spec.head_dim)
         self.layers: list[LayerCache] = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(spec.layers)]
+        self.recorded: dict[tuple[int, int], RecordedAppend] = {}
 
     @property
     def row_bytes(self) -> int:
@@ -76,12 +86,17 @@ class TorchCache:
 
 
 class TorchLanguageEngine:
-    """The decoder of a model, append by address."""
+    """The decoder of a model, append by address.
 
-    def __init__(self, model: PenguinVL, *, max_append: int = 512) -> None:
+    On a CUDA GPU, appends of words up to a draft's length are recorded as graphs (torch_graphs.py); ``recorder`` is how, and
+    None elsewhere.
+    """
+
+    def __init__(self, model: PenguinVL, *, max_append: int = 512, recorder: Recorder | None = None) -> None:
         config, decoder = model.config, model.config.decoder
         self._decoder = model.decoder
         self._like = model.decoder.norm.weight.detach()  # has the device and type of everything here
+        self._recorder = CudaRecorder() if recorder is None and self._like.is_cuda else recorder
         self.spec = LanguageSpec(
             layers=decoder.layers, kv_heads=decoder.kv_heads, head_dim=decoder.head_dim, width=decoder.width,
             vocabulary=decoder.vocabulary, rope_theta=decoder.rope_theta, max_positions=decoder.max_positions,
@@ -96,33 +111,46 @@ class TorchLanguageEngine:
 
     def append(self, cache: KVCache, pieces: Sequence[Piece], *, start: int, positions: np.ndarray,
                visible: np.ndarray, logits_for: Sequence[int]) -> np.ndarray:
-        layers = _layers(cache)
+        own = _own(cache)
         count = check_append(self.spec, cache, pieces, start=start, positions=positions, visible=visible, logits_for=logits_for)
         if not count:
             return np.zeros((0, self.spec.vocabulary), dtype=np.float32)
         with _engine_errors(f'reading {count} tokens'):
+            wanted = torch.as_tensor(list(logits_for), dtype=torch.long, device=self._like.device)
+            words = [piece for piece in pieces if not isinstance(piece, VisualTokens)]
+            if self._recorder and count <= VERIFY_TOKENS and len(words) == len(pieces):
+                step = self._recorded(own, count, start + count, self._recorder)
+                logits = step.run(np.concatenate(words), start=start, positions=positions, visible=visible)
+                return _to_host(logits[wanted])
             embeddings = torch.cat([self._embed(piece) for piece in pieces])
             at = torch.tensor(np.asarray(positions), device=self._like.device)
             shown = torch.tensor(np.asarray(visible, dtype=bool), device=self._like.device)
-            wanted = torch.as_tensor(list(logits_for), dtype=torch.long, device=self._like.device)
             hidden = embeddings.new_empty((len(wanted), self.spec.width))
             for begin in range(0, count, self.spec.max_append):
                 end = min(begin + self.spec.max_append, count)
                 mask = shown.new_ones((end - begin, start + end)).tril(start + begin)
                 mask[:, :start] &= shown
                 states = self._decoder(embeddings[None, begin:end], at[begin:end], mask[None, None],
-                                       cache=layers, start=start + begin)[0]
+                                       cache=own.layers, start=start + begin)[0]
                 here = (begin <= wanted) & (wanted < end)
                 hidden[here] = states[wanted[here] - begin]
-            return self._decoder.logits(hidden).float().cpu().numpy()
+            return _to_host(self._decoder.logits(hidden))
 
     def move_rows(self, cache: KVCache, *, source: int, target: int, count: int) -> None:
         check_move(cache, source=source, target=target, count=count)
         with _engine_errors('moving cache rows'):
-            for layer in _layers(cache):
+            for layer in _own(cache).layers:
                 for buffer in layer:
                     # The two places may overlap, so the rows make a stop elsewhere.
                     buffer[target:target + count] = buffer[source:source + count].clone()
+
+    def _recorded(self, cache: TorchCache, count: int, end: int, recorder: Recorder) -> RecordedAppend:
+        """The recorded append that holds this many rows up to row ``end``; recorded when it is first needed."""
+        shape = 1 if count == 1 else VERIFY_TOKENS, rows_looked_at(end, cache.capacity_rows)
+        if shape not in cache.recorded:
+            cache.recorded[shape] = RecordedAppend(self._decoder, cache.layers, rows=shape[0], looked_at=shape[1],
+                                                   unused_row=cache.capacity_rows, recorder=recorder)
+        return cache.recorded[shape]
 
     def _embed(self, piece: Piece) -> Tensor:
         """Rows [count, H] of a piece."""
@@ -135,10 +163,10 @@ class TorchLanguageEngine:
         return piece.data.to(self._like)
 
 
-def _layers(cache: KVCache) -> list[LayerCache]:
+def _own(cache: KVCache) -> TorchCache:
     if not isinstance(cache, TorchCache):
         raise EngineError(f"the cache is a {type(cache).__name__}, made by another engine. Use this engine's new_cache.")
-    return cache.layers
+    return cache
 
 
 def run_golden_case(model: PenguinVL, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

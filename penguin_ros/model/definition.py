@@ -52,16 +52,23 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
     def forward(self, x: Tensor, tables: Tables, *, causal: bool, mask: Tensor | None = None,
-                cache: LayerCache | None = None, start: int = 0) -> Tensor:
+                cache: LayerCache | None = None, start: int = 0, rows: Tensor | None = None) -> Tensor:
         batch, count, _ = x.shape
         q = rotate(self.q_norm(self.q_proj(x).view(batch, count, self.heads, self.head_dim)), tables)
         k = rotate(self.k_norm(self.k_proj(x).view(batch, count, self.kv_heads, self.head_dim)), tables)
         v = self.v_proj(x).view(batch, count, self.kv_heads, self.head_dim)
         if cache is not None:
             keys, values = cache
-            keys[start:start + count] = k[0]
-            values[start:start + count] = v[0]
-            k, v = keys[None, :start + count], values[None, :start + count]
+            if rows is None:
+                keys[start:start + count] = k[0]
+                values[start:start + count] = v[0]
+                total = start + count
+            else:
+                assert mask is not None, 'rows without a mask'
+                keys.index_copy_(0, rows, k[0])
+                values.index_copy_(0, rows, v[0])
+                total = mask.shape[-1]
+            k, v = keys[None, :total], values[None, :total]
         return self.o_proj(attend(q, k, v, causal=causal, mask=mask, fused=self.fused))
 
 
@@ -87,8 +94,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, tables: Tables, *, causal: bool, mask: Tensor | None = None,
-                cache: LayerCache | None = None, start: int = 0) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), tables, causal=causal, mask=mask, cache=cache, start=start)
+                cache: LayerCache | None = None, start: int = 0, rows: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), tables, causal=causal, mask=mask, cache=cache, start=start, rows=rows)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -187,9 +194,18 @@ class Decoder(nn.Module):
         and None means that every earlier row is looked at.
         """
         tables = decoder_tables(positions, self.config.head_dim, self.config.rope_theta, embeddings.dtype)
+        return self.states(embeddings, tables, mask, cache=cache, start=start)
+
+    def states(self, embeddings: Tensor, tables: Tables, mask: Tensor | None = None, *,
+               cache: Sequence[LayerCache] | None = None, start: int = 0, rows: Tensor | None = None) -> Tensor:
+        """As ``forward``, with tables made elsewhere.
+
+        ``rows`` [S] instead of ``start``: each new row is written to the cache row named there, and the mask says which of
+        the first T rows are looked at. Nothing here depends on a number that only the host knows, so it can be recorded.
+        """
         x = embeddings
         for index, layer in enumerate(self.layers):
-            x = layer(x, tables, causal=True, mask=mask, cache=cache[index] if cache else None, start=start)
+            x = layer(x, tables, causal=True, mask=mask, cache=cache[index] if cache else None, start=start, rows=rows)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -268,13 +284,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, mask: Tensor | None
     if mask is None and causal and count > 1 and (total > count or not fused):
         mask = torch.ones(count, total, dtype=torch.bool, device=q.device).tril(total - count)[None, None]
     k, v = k.transpose(1, 2), v.transpose(1, 2)
-    if fused:
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k, v, attn_mask=mask, is_causal=causal and mask is None and count > 1,
-            enable_gqa=heads != kv_heads)
-        return mixed.transpose(1, 2).reshape(batch, count, heads * head_dim)
-    # The queries of a group are stacked, so that keys and values are never repeated.
     group = heads // kv_heads
+    if fused:
+        q = q.transpose(1, 2)
+        if mask is not None and group > 1:
+            # CUDA's fused kernels take a mask or groups, not both: the queries of a group are stacked instead.
+            q, mask = q.reshape(batch, kv_heads, group * count, head_dim), mask.repeat(1, 1, group, 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None and count > 1,
+                                               enable_gqa=q.shape[1] != kv_heads)
+        return mixed.view(batch, heads, count, head_dim).transpose(1, 2).reshape(batch, count, heads * head_dim)
+    # The queries of a group are stacked, so that keys and values are never repeated.
     q = q.view(batch, count, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4) * head_dim**-0.5
     scores = q.reshape(batch, kv_heads, group * count, head_dim) @ k.transpose(2, 3)
     if mask is not None:

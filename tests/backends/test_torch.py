@@ -191,11 +191,17 @@ def test_a_cuda_gpu_reproduces_the_golden_cases(model: str, file: str) -> None:
 
 
 @pytest.mark.parametrize('wrong, text', [
-    ({'dtype': 'int3'}, 'one of float32, float16, bfloat16'), ({'device': 'tpu'}, 'Use device cpu'),
+    ({'dtype': 'int3'}, 'one of float32, float16, bfloat16'), ({'device': 'tpu'}, 'Use device auto or cpu'),
     ({'device': 'cuda:99' if torch.cuda.is_available() else 'cuda'}, 'cpu|smaller dtype')])
 def test_a_device_or_type_that_is_not_there_is_named(wrong: dict[str, Any], text: str) -> None:
     with pytest.raises(EngineError, match=text):
         load_torch_engines(GOLDEN / 'model_A', **wrong)
+
+
+def test_a_gpu_is_taken_where_there_is_one() -> None:
+    _, language = load_torch_engines(GOLDEN / 'model_A', device='auto')
+    cache = language.new_cache(8)
+    assert {buffer.is_cuda for layer in cache.layers for buffer in layer} == {torch.cuda.is_available()}
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
