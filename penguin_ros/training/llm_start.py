@@ -32,7 +32,7 @@ def train_text_model(network: Network, clips: Sequence[Clip], words: Words, *, s
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     losses = []
     for _ in range(steps):
-        ids = _text_rows([_text(rng, rng.choice(clips)) for _ in range(ROWS)], words)
+        ids = _text_rows([_text(rng, rng.choice(clips), words) for _ in range(ROWS)], words)
         length = ids.shape[1] - 1
         causal = torch.full((length, length), MASKED).triu(1)[None, None]
         rows = network.decode_rows(network.embedding(ids[:, :-1].clamp(min=0)), np.arange(length)[None].repeat(ROWS, 0), causal)
@@ -56,8 +56,8 @@ def start_encoder_from(network: Network, text_model: Network) -> None:
     network.encoder_norm.load_state_dict(text_model.decoder_norm.state_dict())
 
 
-def _text(rng: random.Random, clip: Clip) -> str:
-    view = View((clip.frames[-1],), (0.0,), _SHOWN_HEIGHT_PX)
+def _text(rng: random.Random, clip: Clip, words: Words) -> str:
+    view = View((clip.frames[-1],), (0.0,), _SHOWN_HEIGHT_PX, coordinates=words.coordinates)
     turn = rng.choice([caption_turn(rng, view), *sample_questions(rng, view, 1)])
     return question_tail(turn.question) + turn.answer + TURN_END
 

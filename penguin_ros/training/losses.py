@@ -34,14 +34,17 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return functional.smooth_l1_loss(cosines(student), cosines(teacher), beta=AMPLITUDE_BETA)
 
 
-def total_loss(language: Tensor, student: Tensor, teacher: Tensor, *, epoch: float, label_tokens: int = 1) -> Tensor:
+def total_loss(language: Tensor, student: Tensor, teacher: Tensor, *, epoch: float, label_tokens: int = 1,
+               relation: bool = True) -> Tensor:
     """The language loss with the reconstruction losses added, weighted as in the published stage 1.
 
     ``epoch`` is fractional. The weight (3 - epoch) / label_tokens turns negative after the third epoch in the published
-    code; here it stays at zero.
+    code; here it stays at zero. Without ``relation`` only amplitude and direction count.
     """
     teacher = teacher.detach()
-    reconstruction = (direction_loss(student, teacher) + amplitude_loss(student, teacher) + relation_loss(student, teacher))
+    reconstruction = direction_loss(student, teacher) + amplitude_loss(student, teacher)
+    if relation:
+        reconstruction = reconstruction + relation_loss(student, teacher)
     return language + reconstruction * max(0.0, EPOCHS - epoch) / label_tokens
 
 

@@ -10,8 +10,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from penguin_ros.core.dialect import Dialect
+from penguin_ros.core.errors import ConfigError
 from penguin_ros.sim.clip import VIDEO_SUFFIX
 from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum
@@ -27,6 +28,7 @@ from penguin_ros.training.llm_start import start_encoder_from, train_text_model
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
 from penguin_ros.training.objective import DenseHead, step_loss, word_weights
 from penguin_ros.training.rows import Words, build_batch
+from penguin_ros.training.teacher import Reconstruction, WarmUp
 from penguin_ros.training.tokenizer import build_tokenizer
 from penguin_ros.training.validation import validate
 
@@ -42,7 +44,10 @@ class NanoRun:
     minutes: float = 90.0
     seed: int = 7
     curriculum: Curriculum = field(default_factory=Curriculum)
-    layers: int = 4
+    tower: TowerShape = field(default_factory=TowerShape)   # of encoder and decoder alike
+    coordinates: texts.Coordinates = 'tokens'
+    muon: bool = True               # for the matrices inside the network; else AdamW for everything
+    warm_up: WarmUp | None = None   # the encoder follows a teacher at first
     llm_start_steps: int = 0        # above 0: the encoder starts from a text model trained for so many steps
     look_every_s: float = 240.0     # how often to validate and save
     look_scenes: int = 96
@@ -51,26 +56,27 @@ class NanoRun:
     max_steps: int | None = None
 
 
-class _Trainer:
+class Trainer:
     """The state of a run, as saved and resumed."""
 
     def __init__(self, run: NanoRun) -> None:
         self.run = run
         torch.manual_seed(run.seed)
         self.rng = random.Random(run.seed)
-        self.words = Words(build_tokenizer())
+        self.words = Words(build_tokenizer(), run.coordinates)
         tokenizer = self.words.tokenizer
         shape = NetworkShape(
             vocabulary=tokenizer.get_vocab_size(), image_token_id=self.words.image_id,
-            encoder=TowerShape(layers=run.layers, rope_theta=100.0),
-            decoder=TowerShape(layers=run.layers, rope_theta=10_000.0))
+            encoder=replace(run.tower, rope_theta=100.0), decoder=replace(run.tower, rope_theta=10_000.0))
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.network = Network(shape)
         self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
         self.network.to(self.device)
         self.head = DenseHead(shape.encoder.width).to(self.device)
-        self.parameters = [*self.network.parameters(), *self.head.parameters()]
-        self.optimizers = build_optimizers(self.network, self.head, run.curriculum)
+        self.reconstruction = run.warm_up and Reconstruction(run.warm_up, student_width=shape.encoder.width, device=self.device)
+        dropped = [*self.head.parameters(), *(self.reconstruction.adapter.parameters() if self.reconstruction else ())]
+        self.parameters = [*self.network.parameters(), *dropped]
+        self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
         self.weights = word_weights(self.words).to(self.device)
         self.step = 0
         self.images = 0
@@ -90,6 +96,7 @@ class _Trainer:
         path = self.run.out / 'state.pt'
         torch.save({
             'network': self.network.state_dict(), 'head': self.head.state_dict(),
+            'adapter': self.reconstruction.adapter.state_dict() if self.reconstruction else None,
             'optimizers': [optimizer.state_dict() for optimizer, _ in self.optimizers],
             'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
             'step': self.step, 'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
@@ -101,8 +108,13 @@ class _Trainer:
         if not path.exists():
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
+        if (state.get('adapter') is None) != (self.reconstruction is None):
+            raise ConfigError(f'{path} is of a run {"without" if self.reconstruction else "with"} a teacher. '
+                              'Go on as it began: give --teacher and --warm-up-steps to all of a run, or to none of it.')
         self.network.load_state_dict(state['network'])
         self.head.load_state_dict(state['head'])
+        if self.reconstruction:
+            self.reconstruction.adapter.load_state_dict(state['adapter'])
         for (optimizer, _), kept in zip(self.optimizers, state['optimizers']):
             optimizer.load_state_dict(kept)
         version, internal, gauss = state['rng']
@@ -120,7 +132,10 @@ class _Trainer:
         share = curriculum.lr_share(self.step, self.progress)
         loss = step_loss(self.network, self.head, batch, weights=self.weights,
                          dense_weight=curriculum.dense_weight_at(self.progress))
-        loss.total.backward()
+        total = loss.total
+        if self.reconstruction:
+            total = self.reconstruction.added_to(total, batch.images, loss.features, step=self.step)
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, peak_lr in self.optimizers:
             for group in optimizer.param_groups:
@@ -135,21 +150,25 @@ class _Trainer:
 Optimizers = list[tuple[torch.optim.Optimizer, float]]      # each with its learning rate at the peak
 
 
-def build_optimizers(network: Network, head: DenseHead, curriculum: Curriculum) -> Optimizers:
+def build_optimizers(network: Network, dropped: Sequence[torch.nn.Parameter], curriculum: Curriculum, *,
+                     muon: bool = True) -> Optimizers:
     """Muon for the matrices inside the network, AdamW for embeddings, norms and what is dropped after training.
 
     Muon (Jordan 2024) makes each matrix's update orthogonal; here it reached a given loss in about two thirds of AdamW's
     steps, for a quarter more time a step. Its rate is scaled to AdamW's root mean square, so both fall alike.
     """
-    matrices = [parameter for name, parameter in network.named_parameters() if parameter.ndim == 2 and 'embedding' not in name]
+    matrices = [parameter for name, parameter in network.named_parameters()
+                if muon and parameter.ndim == 2 and 'embedding' not in name]
     taken = {id(parameter) for parameter in matrices}
-    others = [parameter for parameter in (*network.parameters(), *head.parameters()) if id(parameter) not in taken]
-    muon = torch.optim.Muon(matrices, lr=curriculum.peak_matrix_lr, weight_decay=0.05, adjust_lr_fn='match_rms_adamw')
+    others = [parameter for parameter in (*network.parameters(), *dropped) if id(parameter) not in taken]
     adamw = torch.optim.AdamW(
         [{'params': [p for p in others if p.ndim > 1], 'weight_decay': 0.05},
          {'params': [p for p in others if p.ndim <= 1], 'weight_decay': 0.0}],
         lr=curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
-    return [(muon, curriculum.peak_matrix_lr), (adamw, curriculum.peak_lr)]
+    if not muon:
+        return [(adamw, curriculum.peak_lr)]
+    inner = torch.optim.Muon(matrices, lr=curriculum.peak_matrix_lr, weight_decay=0.05, adjust_lr_fn='match_rms_adamw')
+    return [(inner, curriculum.peak_matrix_lr), (adamw, curriculum.peak_lr)]
 
 
 def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda line: None) -> dict[str, Any]:
@@ -158,7 +177,7 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     The data are the folders named train and valid, with train-video and valid-video beside them where there are any.
     """
     run.out.mkdir(parents=True, exist_ok=True)
-    trainer = _Trainer(run)
+    trainer = Trainer(run)
     train, valid = open_split(*folders_of(run.data, 'train')), open_split(*folders_of(run.data, 'valid'))
     resumed = resume and trainer.load()
     if run.llm_start_steps and not resumed:
@@ -175,13 +194,13 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
 
     with log_path.open('a' if resumed else 'w', encoding='utf-8') as log:
         def write(line: dict[str, Any]) -> None:
-            log.write(json.dumps(line) + '\n')
+            log.write(json.dumps(line, default=str) + '\n')
             log.flush()
             report(line)
 
-        write({'run': {key: str(value) if isinstance(value, Path) else value for key, value in asdict(run).items()},
-               'parameters': sum(p.numel() for p in trainer.network.parameters()), 'resumed_at_step': trainer.step,
-               'torch': torch.__version__, 'threads': torch.get_num_threads(), 'device': str(trainer.device)})
+        write({'run': asdict(run), 'parameters': sum(p.numel() for p in trainer.network.parameters()),
+               'resumed_at_step': trainer.step, 'torch': torch.__version__,
+               'threads': torch.get_num_threads(), 'device': str(trainer.device)})
         last_look_s = last_line_s = trainer.trained_s
         images_before = trainer.images
         while trainer.progress < 1.0:
@@ -216,13 +235,15 @@ def folders_of(data: Path, split: str) -> list[Path]:
     return [data / split, *([videos] if videos.exists() else [])]
 
 
-def nano_dialect() -> Dialect:
+def nano_dialect(coordinates: texts.Coordinates = 'tokens') -> Dialect:
     """How the node must ask this model, and how it writes boxes (texts.py)."""
-    step = 1000 // texts.COORDINATE_BINS
-    return Dialect(
+    tokens = Dialect(
         caption_instruction=texts.CAPTION_INSTRUCTION, region_question=texts.REGION_QUESTION,
         region_prefix=texts.REGION_PREFIX, box_begin='<box>', box_end='</box>', coordinate='<{value}>', separator='',
-        coordinate_step=step, coordinate_first=step // 2)
+        coordinate_step=1000 // texts.COORDINATE_BINS, coordinate_first=500 // texts.COORDINATE_BINS)
+    if coordinates == 'tokens':
+        return tokens
+    return replace(tokens, coordinate='{value:03d}', separator=',', coordinate_step=1, coordinate_first=0)
 
 
 def write_model(folder: Path, network: Network, words: Words) -> None:
@@ -233,7 +254,7 @@ def write_model(folder: Path, network: Network, words: Words) -> None:
     save_file(tensors, str(unfinished), metadata={'format': 'pt'})
     os.replace(unfinished, folder / 'model.safetensors')
     words.tokenizer.save(str(folder / 'tokenizer.json'))
-    _write_json(folder / 'dialect.json', asdict(nano_dialect()))
+    _write_json(folder / 'dialect.json', asdict(nano_dialect(words.coordinates)))
     _write_json(folder / 'config.json', network.shape.config())
     _write_json(folder / 'preprocessor_config.json', {
         'do_convert_rgb': True, 'do_normalize': True, 'do_rescale': True, 'do_resize': True,

@@ -126,6 +126,14 @@ class Block(nn.Module):
         return x + self.down(functional.silu(gate) * up)
 
 
+def patches_of(images: torch.Tensor) -> torch.Tensor:
+    """uint8 RGB [B, H, W, 3], whole tokens high and wide -> normalised patches [B, patches, 588] in merge-window order."""
+    batch, rows, columns = images.shape[0], images.shape[1] // TOKEN_PX, images.shape[2] // TOKEN_PX
+    windows = images.view(batch, rows, MERGE, PATCH_PX, columns, MERGE, PATCH_PX, CHANNELS)
+    patches = windows.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(batch, -1, CHANNELS * PATCH_PX ** 2)
+    return patches.float().div(127.5).sub(1.0)
+
+
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
@@ -174,9 +182,7 @@ class Network(nn.Module):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 RGB [B, H, W, 3], whole tokens high and wide -> merged encoder features [B, tokens, width]."""
         batch, rows, columns = images.shape[0], images.shape[1] // TOKEN_PX, images.shape[2] // TOKEN_PX
-        windows = images.view(batch, rows, MERGE, PATCH_PX, columns, MERGE, PATCH_PX, CHANNELS)
-        patches = windows.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(batch, -1, CHANNELS * PATCH_PX ** 2)
-        x = self.patch(patches.float().div(127.5).sub(1.0))
+        x = self.patch(patches_of(images))
         cos, sin = self._encoder_tables((rows * MERGE, columns * MERGE))
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for block in _blocks(self.encoder):

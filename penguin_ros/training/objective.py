@@ -61,6 +61,7 @@ class StepLoss:
     total: torch.Tensor
     answer: float
     dense: float
+    features: list[torch.Tensor]    # per slot of the batch: merged encoder features [B, tokens, width]
 
 
 def word_weights(words: Words) -> torch.Tensor:
@@ -81,7 +82,7 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     answer = functional.cross_entropy(logits.float(), batch.targets.to(device)[asked], weights)
     dense = torch.stack([head(found, targets, images.shape[2] // TOKEN_PX)
                          for found, targets, images in zip(features, batch.dense, batch.images)]).mean()
-    return StepLoss(answer + dense_weight * dense, float(answer.detach()), float(dense.detach()))
+    return StepLoss(answer + dense_weight * dense, float(answer.detach()), float(dense.detach()), features)
 
 
 def batch_rows(network: Network, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:

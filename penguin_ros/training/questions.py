@@ -37,6 +37,7 @@ class View:
     # ('came' | 'went' | 'moved' | 'painted', object id, time_s); None where what changed is not clear
     changes: tuple[tuple[str, int, float], ...] | None = None
     flipped: bool = False
+    coordinates: texts.Coordinates = 'tokens'       # how boxes are written in questions and answers
 
     @property
     def newest(self) -> SceneFrame:
@@ -87,7 +88,7 @@ def changes_of(clip: Clip, chosen: Sequence[int], times_s: Sequence[float]) -> t
 
 def caption_turn(rng: random.Random, view: View) -> Turn:
     instruction = texts.CAPTION_INSTRUCTION if rng.random() < 0.8 else rng.choice(texts.CAPTION_INSTRUCTIONS)
-    return Turn('caption', instruction, texts.caption(things_of(view)))
+    return Turn('caption', instruction, texts.caption(things_of(view), view.coordinates))
 
 
 def region_turn(rng: random.Random, view: View) -> Turn | None:
@@ -95,9 +96,9 @@ def region_turn(rng: random.Random, view: View) -> Turn | None:
     if things and rng.random() < 0.85:
         thing = rng.choice(things)
         question = rng.choice(texts.REGION_QUESTIONS) if rng.random() < 0.5 else texts.REGION_QUESTION
-        return Turn('region', question.format(box=texts.box_text(_jittered(rng, thing.box))), texts.phrase(thing))
+        return Turn('region', question.format(box=_drawn_box(rng, view, thing)), texts.phrase(thing))
     box = _empty_box(rng, view)
-    return box and Turn('region', texts.REGION_QUESTION.format(box=texts.box_text(box)), texts.NOTHING)
+    return box and Turn('region', texts.REGION_QUESTION.format(box=texts.box_text(box, view.coordinates)), texts.NOTHING)
 
 
 def region_colour_turn(rng: random.Random, view: View) -> Turn | None:
@@ -105,17 +106,18 @@ def region_colour_turn(rng: random.Random, view: View) -> Turn | None:
     if not things:
         return None
     thing = rng.choice(things)
-    question = rng.choice(texts.REGION_COLOUR_QUESTIONS).format(box=texts.box_text(_jittered(rng, thing.box)))
+    question = rng.choice(texts.REGION_COLOUR_QUESTIONS).format(box=_drawn_box(rng, view, thing))
     return Turn('region_colour', question, thing.colour)
 
 
-def _jittered(rng: random.Random, box: tuple[float, float, float, float] | None) -> tuple[float, float, float, float]:
-    """A box as an operator would draw it: each edge off by up to a tenth of the side."""
+def _drawn_box(rng: random.Random, view: View, thing: Thing) -> str:
+    """A thing's box as an operator would draw it: each edge off by up to a tenth of the side."""
+    box = thing.box
     assert box is not None
     width, height = box[2] - box[0], box[3] - box[1]
     x0, x1 = (min(max(x + rng.uniform(-0.1, 0.1) * width, 0.0), 1.0) for x in (box[0], box[2]))
     y0, y1 = (min(max(y + rng.uniform(-0.1, 0.1) * height, 0.0), 1.0) for y in (box[1], box[3]))
-    return x0, y0, x1, y1
+    return texts.box_text((x0, y0, x1, y1), view.coordinates)
 
 
 def _empty_box(rng: random.Random, view: View) -> tuple[float, float, float, float] | None:
@@ -133,7 +135,7 @@ def where_turn(rng: random.Random, view: View) -> Turn:
     kind, colour = _asked(rng, things, absent=0.15)
     found = [thing for thing in things if (thing.kind, thing.colour) == (kind, colour)]
     question = rng.choice(texts.WHERE_QUESTIONS).format(noun=texts.noun(kind, colour))
-    return Turn('where', question, f'{texts.located(found)}.' if found else f'{texts.NOT_IN_VIEW}.')
+    return Turn('where', question, f'{texts.located(found, view.coordinates)}.' if found else f'{texts.NOT_IN_VIEW}.')
 
 
 def presence_turn(rng: random.Random, view: View) -> Turn:
@@ -210,7 +212,7 @@ def change_turn(rng: random.Random, view: View) -> Turn | None:
               if one.id in changed and (one.id in in_view or what == 'went')]
     if what == 'went':
         things = [replace(thing, digit=None, box=None) for thing in sorted(things, key=lambda thing: thing.box or ())]
-    return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things) or texts.NOTHING}.')
+    return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things, view.coordinates) or texts.NOTHING}.')
 
 
 def when_turn(rng: random.Random, view: View) -> Turn | None:

@@ -30,7 +30,7 @@ from penguin_ros.training.questions import (
     sample_questions,
     sample_time_questions,
 )
-from penguin_ros.training.texts import COLOURS, KINDS
+from penguin_ros.training.texts import COLOURS, KINDS, Coordinates
 
 TokenGrid = tuple[int, int]         # rows and columns of visual tokens, not of patches
 
@@ -70,10 +70,11 @@ class DenseTargets:
 
 
 class Words:
-    """Texts to token ids, remembered: the grammar repeats itself."""
+    """Texts to token ids, remembered: the grammar repeats itself. Says also how boxes are written in these texts."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, coordinates: Coordinates = 'tokens') -> None:
         self.tokenizer = tokenizer
+        self.coordinates: Coordinates = coordinates
         self.ids = lru_cache(maxsize=200_000)(self._ids)
         self.image_id = self.id_of(IMAGE)
         self.end_id = self.id_of(TURN_END)
@@ -200,7 +201,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
             row.next_position += rng.randrange(_LARGEST_GAP)
     for slot in range(len(chosen)):
         view = View(tuple(clip.frames[index] for index in chosen[:slot + 1]), tuple(times_s[:slot + 1]),
-                    layout.grids[slot][0] * TOKEN_PX, flipped=flipped)
+                    layout.grids[slot][0] * TOKEN_PX, flipped=flipped, coordinates=words.coordinates)
         if slot >= len(chosen) - layout.captions:
             row.turn(caption_turn(rng, view), slot)
         if slot == len(chosen) - 1:

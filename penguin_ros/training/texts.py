@@ -6,8 +6,10 @@ This file is the one place of the grammar:
     item     := phrase box
     phrase   := "a " COLOUR " " KIND | "a person in " COLOUR | "a " COLOUR " sign saying " DIGIT
     box      := "<box>" x_min y_min x_max y_max "</box>"      each coordinate one token "<5>", "<15>", ... "<995>"
+              | "<box>" x_min "," y_min "," x_max "," y_max "</box>"      in digits, "000" to "1000"
 
-A coordinate token names the centre of one of 100 equal bins on the 0..1000 scale of reference/penguin_vl.md 4.
+A coordinate token names the centre of one of 100 equal bins on the 0..1000 scale of reference/penguin_vl.md 4. A model learns
+tokens or digits, never both; the nano model learns tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 KINDS = ('crate', 'barrel', 'ball', 'cone', 'person', 'sign')
 COLOURS = ('red', 'green', 'blue', 'yellow', 'purple', 'white')
@@ -22,6 +25,7 @@ PLURALS = {'crate': 'crates', 'barrel': 'barrels', 'ball': 'balls', 'cone': 'con
 
 COORDINATE_BINS = 100
 COORDINATE_TOKENS = tuple(f'<{10 * b + 5}>' for b in range(COORDINATE_BINS))
+Coordinates = Literal['tokens', 'digits']
 
 CAPTION_INSTRUCTION = 'Describe the scene with boxes.'
 REGION_QUESTION = 'What is in {box}?'
@@ -66,8 +70,10 @@ def coordinate_token(fraction: float) -> str:
     return COORDINATE_TOKENS[min(max(int(fraction * COORDINATE_BINS), 0), COORDINATE_BINS - 1)]
 
 
-def box_text(box: Sequence[float]) -> str:
+def box_text(box: Sequence[float], coordinates: Coordinates = 'tokens') -> str:
     """A box given as fractions of the image, written as the model writes it."""
+    if coordinates == 'digits':
+        return '<box>' + ','.join(f'{round(1000 * min(max(edge, 0.0), 1.0)):03d}' for edge in box) + '</box>'
     return '<box>' + ''.join(coordinate_token(edge) for edge in box) + '</box>'
 
 
@@ -87,20 +93,20 @@ def phrase(thing: Thing) -> str:
     return f'a {noun(thing.kind, thing.colour)}{saying}'
 
 
-def located(things: Sequence[Thing]) -> str:
+def located(things: Sequence[Thing], coordinates: Coordinates = 'tokens') -> str:
     """Phrases with their boxes, left to right by the middle of the box, without a closing full stop."""
     ordered = sorted(things, key=lambda thing: thing.box[0] + thing.box[2] if thing.box else 0.0)
-    return '; '.join(phrase(thing) + (box_text(thing.box) if thing.box else '') for thing in ordered)
+    return '; '.join(phrase(thing) + (box_text(thing.box, coordinates) if thing.box else '') for thing in ordered)
 
 
-def caption(things: Sequence[Thing]) -> str:
+def caption(things: Sequence[Thing], coordinates: Coordinates = 'tokens') -> str:
     """The grounded caption of one frame."""
-    return f'{located(things) or NOTHING}.'
+    return f'{located(things, coordinates) or NOTHING}.'
 
 
 _ITEM = re.compile(
     r'a (?:(?P<colour>\w+) (?P<kind>\w+?)|person in (?P<shirt>\w+))(?: saying (?P<digit>\d))?'
-    r'(?:<box><(?P<x0>\d+)><(?P<y0>\d+)><(?P<x1>\d+)><(?P<y1>\d+)></box>)?(?=[;.]|$)')
+    r'(?:<box>(?P<box><\d+><\d+><\d+><\d+>|\d+,\d+,\d+,\d+)</box>)?(?=[;.]|$)')
 
 
 def read_things(text: str) -> list[Thing]:
@@ -111,8 +117,9 @@ def read_things(text: str) -> list[Thing]:
         if kind not in KINDS or colour not in COLOURS:
             continue
         box = None
-        if found['x0'] is not None:
-            box = (int(found['x0']) / 1000, int(found['y0']) / 1000, int(found['x1']) / 1000, int(found['y1']) / 1000)
+        if found['box'] is not None:
+            x_min, y_min, x_max, y_max = (int(edge) / 1000 for edge in re.findall(r'\d+', found['box']))
+            box = (x_min, y_min, x_max, y_max)
         things.append(Thing(kind, colour, int(found['digit']) if found['digit'] else None, box))
     return things
 

@@ -21,27 +21,36 @@ from penguin_ros.training.questions import View, things_of
 from penguin_ros.training.rows import Layout, TokenGrid, Words, build_batch, shown
 from penguin_ros.training.scores import mean_iou, score_caption, set_f1
 
-MAX_CAPTION_TOKENS = 96
+MAX_NEW_TOKENS = {'tokens': 96, 'digits': 144}      # the longest caption, and some
 
 
 @torch.no_grad()
-def greedy_captions(network: Network, images: torch.Tensor, words: Words, *, time_s: float = 1.0) -> list[str]:
-    """Captions of uint8 images [B, H, W, 3] of one size, as the stream asks for them."""
-    head = words.ids(stream_head() + frame_lead(time_s, first=True))
-    tail = words.ids(question_tail(texts.CAPTION_INSTRUCTION))
-    batch = images.shape[0]
+def greedy_answers(network: Network, images: torch.Tensor, questions: Sequence[str], words: Words) -> list[str]:
+    """What is said to one question about each of uint8 images [B, H, W, 3] of one size, asked as the stream asks."""
     visual = network.projector(network.encode(images))
+    tails = [words.ids(question_tail(question)) for question in questions]
+    answers = [''] * len(tails)
+    for length in {len(tail) for tail in tails}:    # questions of one length go through together
+        some = [index for index, tail in enumerate(tails) if len(tail) == length]
+        for index, answer in zip(some, _continued(network, visual[some], [tails[index] for index in some], words)):
+            answers[index] = answer
+    return answers
 
-    def embedded(ids: Sequence[int]) -> torch.Tensor:
-        return network.embedding(torch.tensor(ids))[None].expand(batch, -1, -1).to(visual.dtype)
 
-    prompt = torch.cat([embedded(head), visual, embedded(tail)], dim=1)
+def _continued(network: Network, visual: torch.Tensor, tails: Sequence[Sequence[int]], words: Words) -> list[str]:
+    head = words.ids(stream_head() + frame_lead(1.0, first=True))
+    batch = len(tails)
+
+    def embedded(ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        return network.embedding(torch.tensor(ids)).expand(batch, -1, -1).to(visual.dtype)
+
+    prompt = torch.cat([embedded([head]), visual, embedded(tails)], dim=1)
     length = prompt.shape[1]
     causal = torch.full((length, length), MASKED).triu(1)[None, None]
     rows, past = network.append_rows(prompt, np.arange(length)[None].repeat(batch, 0), causal, None)
     written: list[list[int]] = [[] for _ in range(batch)]
     is_open = np.ones(batch, dtype=bool)
-    for step in range(MAX_CAPTION_TOKENS):
+    for step in range(MAX_NEW_TOKENS[words.coordinates]):
         next_ids = network.logits(rows[:, -1]).argmax(dim=-1)
         for index, token in enumerate(next_ids.tolist()):
             is_open[index] &= token != words.end_id
@@ -68,7 +77,7 @@ def validate(network: Network, split: Split, words: Words, *, scenes: int, grid:
             some = clips[start:start + 32]
             frames = [clip.frames[-1] for clip in some]
             images = torch.from_numpy(np.stack([shown(split.image(frame), grid, False) for frame in frames]))
-            for frame, text in zip(frames, greedy_captions(network, images, words)):
+            for frame, text in zip(frames, greedy_answers(network, images, [texts.CAPTION_INSTRUCTION] * len(some), words)):
                 view = View((frame,), (1.0,), grid[0] * TOKEN_PX)
                 found.append(score_caption(texts.read_things(text), things_of(view)))
         result |= {'f1': set_f1(found), 'iou': mean_iou(found),

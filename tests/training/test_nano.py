@@ -17,6 +17,7 @@ from penguin_ros.model.checkpoint import load_model
 from penguin_ros.training.curriculum import Curriculum
 from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, nano_dialect, train_nano
+from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
 QUICK = Curriculum(main_grid=(4, 5), rows=8, warmup_steps=15, low_until=0.0, single_until=1.0)
@@ -31,8 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(data: Path, out: Path, **changes: Any) -> NanoRun:
-    return NanoRun(data=data, out=out, minutes=60, layers=2, curriculum=QUICK, compile_blocks=False, look_scenes=8,
-                   look_every_s=0.0, **changes)
+    return NanoRun(data=data, out=out, minutes=60, tower=TowerShape(layers=2), curriculum=QUICK, compile_blocks=False,
+                   look_scenes=8, look_every_s=0.0, **changes)
 
 
 def _losses(log: Path, name: str) -> list[float]:

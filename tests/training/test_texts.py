@@ -33,6 +33,14 @@ def test_a_caption_goes_from_left_to_right_and_is_read_back() -> None:
         assert thing.box == pytest.approx(true.box, abs=0.0051)
 
 
+def test_boxes_can_be_written_in_digits_and_are_read_back_more_finely() -> None:
+    text = texts.caption(THINGS, 'digits')
+    assert text.startswith('a white sign saying 7<box>050,200,300,500</box>; a person in blue<box>500,100,700,900</box>')
+    for thing, true in zip(texts.read_things(text), [THINGS[1], THINGS[0], THINGS[2]]):
+        assert thing.box == pytest.approx(true.box, abs=0.0006)
+    assert len(build_tokenizer().encode('<box>050,200,300,500</box>').ids) == 2 + 12 + 3
+
+
 def test_an_empty_scene_is_nothing_and_reads_as_no_things() -> None:
     assert texts.caption([]) == 'nothing.'
     assert texts.read_things('nothing.') == []
@@ -43,19 +51,21 @@ def test_what_is_not_in_the_grammar_is_no_thing(text: str) -> None:
     assert texts.read_things(text) == []
 
 
-def test_the_nodes_reader_finds_the_same_phrases_and_boxes() -> None:
-    raw = texts.caption(THINGS)
+@pytest.mark.parametrize('coordinates', ['tokens', 'digits'])
+def test_the_nodes_reader_finds_the_same_phrases_and_boxes(coordinates: texts.Coordinates) -> None:
+    raw = texts.caption(THINGS, coordinates)
     grounded = ground(raw, ends=[len(raw)], probabilities=[1.0], height_px=240, width_px=320)
     assert grounded.malformed == 0
     assert [phrase.text for phrase in grounded.phrases] == ['a white sign saying 7', 'a person in blue', 'a red crate']
     assert grounded.phrases[1].region.x_min == pytest.approx(0.5 * 320, abs=2)
 
 
-def test_the_nodes_dialect_writes_boxes_as_they_were_trained() -> None:
-    dialect = nano_dialect()
+@pytest.mark.parametrize('coordinates', ['tokens', 'digits'])
+def test_the_nodes_dialect_writes_boxes_as_they_were_trained(coordinates: texts.Coordinates) -> None:
+    dialect = nano_dialect(coordinates)
     region = Region(32.5, 24.5, 160.5, 239.5)
     written = dialect.box_text(region, width_px=320, height_px=240)
-    assert written == texts.box_text((32.5 / 320, 24.5 / 240, 160.5 / 320, 239.5 / 240))
+    assert written == texts.box_text((32.5 / 320, 24.5 / 240, 160.5 / 320, 239.5 / 240), coordinates)
     assert dialect.with_region('', region, width_px=320, height_px=240) == texts.REGION_QUESTION.format(box=written)
 
 
