@@ -19,7 +19,7 @@ from penguin_ros.bench.policies import POLICIES, Bench, OurNode, WholeWindow
 from penguin_ros.core.config import PenguinConfig
 from penguin_ros.core.frame import Frame
 from penguin_ros.core.perception import Engines
-from penguin_ros.model.config import PENGUIN_VL_2B, PenguinVLConfig
+from penguin_ros.model.config import PENGUIN_VL_2B
 from penguin_ros.model.definition import PenguinVL
 
 CACHE_ROWS = 4096
@@ -27,10 +27,14 @@ MOVING_FROM_S = 8.0         # the recorded robot stands before, and has nothing 
 Progress = Callable[[str, int, int], None]
 
 
-def random_engines(words_of: Engines, config: PenguinVLConfig, device: str) -> tuple[Engines, int]:
-    """A model of this shape in bfloat16 with small random weights, and its parameters; words are those of another model."""
+def random_model(*, layers: int, threads: int) -> PenguinVL:
+    """A 2B in bfloat16 with small random weights, on CUDA where there is one; ``layers`` 0: all of both towers."""
+    torch.set_num_threads(threads)
+    config = PENGUIN_VL_2B
+    if layers:
+        config = replace(config, encoder=replace(config.encoder, layers=layers), decoder=replace(config.decoder, layers=layers))
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)
         try:
@@ -43,25 +47,18 @@ def random_engines(words_of: Engines, config: PenguinVLConfig, device: str) -> t
                 parameter.fill_(1.0)
             else:
                 parameter.normal_(0.0, 0.02)
-    model.eval()
+    return model.eval()
+
+
+def measure_real_size(words_of: Engines, model: PenguinVL, footage: Footage, config: PenguinConfig, *, new_tokens: int,
+                      progress: Progress) -> dict[str, Any]:
+    """Work and time of one caption tick of each policy behind a full window; words are those of another model."""
+    on_gpu = model.decoder.norm.weight.is_cuda
     engines = replace(words_of, vision=TorchVisionEngine(model), language=TorchLanguageEngine(model),
                       model_name='random 2B', cache_rows=CACHE_ROWS)
-    return engines, sum(parameter.numel() for parameter in model.parameters())
-
-
-def measure_real_size(words_of: Engines, footage: Footage, config: PenguinConfig, *, layers: int, threads: int, new_tokens: int,
-                      progress: Progress) -> dict[str, Any]:
-    """Work and time of one caption tick of each policy behind a full window; ``layers`` 0: all of both towers."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    torch.set_num_threads(threads)
-    model = PENGUIN_VL_2B
-    if layers:
-        model = replace(model, encoder=replace(model.encoder, layers=layers), decoder=replace(model.decoder, layers=layers))
-    progress('real size: making the model', 0, 1)
-    engines, parameters = random_engines(words_of, model, device)
     # A caption of exactly so many tokens: random weights hardly ever end one.
     config = replace(config, caption=replace(config.caption, max_new_tokens=new_tokens, deadline_s=120.0, drafted=False))
-    bench = Bench(engines=engines, model=model, config=config, cameras=footage.cameras)
+    bench = Bench(engines=engines, model=model.config, config=config, cameras=footage.cameras)
     stride = max(1, round(config.window.interval_s * footage.rate_hz))
     first = round(MOVING_FROM_S * footage.rate_hz)
     shots = footage.shots[first::stride][:config.window.frames + 1]
@@ -82,7 +79,7 @@ def measure_real_size(words_of: Engines, footage: Footage, config: PenguinConfig
         before = policy.work.copy()
         begun_s = time.perf_counter()
         said = policy.look(replace(frames[-1], received_s=time.monotonic()))
-        if device == 'cuda':
+        if on_gpu:
             torch.cuda.synchronize()
         tick_s = time.perf_counter() - begun_s
         work = policy.work - before
@@ -90,6 +87,7 @@ def measure_real_size(words_of: Engines, footage: Footage, config: PenguinConfig
                        'tokens_read': work.tokens_read, 'encoder_gmac': work.encoder_macs / 1e9,
                        'decoder_gmac': work.decoder_macs / 1e9, 'passes': work.passes, **policy.memory()}
     progress('real size', len(POLICIES), len(POLICIES))
-    return {'device': torch.cuda.get_device_name() if device == 'cuda' else f'CPU, {threads} threads', 'dtype': 'bfloat16',
-            'encoder_layers': model.encoder.layers, 'decoder_layers': model.decoder.layers,
-            'parameters': parameters, 'frames': len(shots), 'new_tokens': new_tokens, 'policies': found}
+    return {'device': torch.cuda.get_device_name() if on_gpu else f'CPU, {torch.get_num_threads()} threads',
+            'dtype': 'bfloat16', 'encoder_layers': model.config.encoder.layers, 'decoder_layers': model.config.decoder.layers,
+            'parameters': sum(parameter.numel() for parameter in model.parameters()), 'frames': len(shots),
+            'new_tokens': new_tokens, 'policies': found}

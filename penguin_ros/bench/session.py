@@ -28,6 +28,7 @@ from penguin_ros.core.errors import PenguinError
 from penguin_ros.model.config import config_from_folder
 
 PARTS = ('recording', 'drive', 'drafts', 'forgetting', 'ageing')
+REAL_SIZE_PARTS = ('steps', 'ladder')
 CLIPS = 160                     # of the test split, for questions about the past
 KEPT_SECONDS, KEPT_FRAMES, KEPT_TOKENS = 12.0, 60, 2400     # a stretch short enough that nothing need be dropped
 
@@ -82,13 +83,23 @@ class Session:
             found['ageing'] = self._ageing()
         return self._write(found, command)
 
-    def measure_real_size(self, *, layers: int, threads: int, new_tokens: int, command: str) -> dict[str, Any]:
-        """The same ladder at the 2B shapes."""
-        from penguin_ros.bench.real_size import measure_real_size
+    def measure_real_size(self, parts: Sequence[str], *, layers: int, threads: int, new_tokens: int, repeats: int,
+                          command: str) -> dict[str, Any]:
+        """Some of REAL_SIZE_PARTS at the 2B shapes; ``repeats`` 0: as many as the device is fast enough for."""
+        from penguin_ros.bench.real_size import measure_real_size, random_model
+        from penguin_ros.bench.steps import measure_steps
 
-        return self._write({'real_size': measure_real_size(
-            self._engines, self._recording(), self._config, layers=layers, threads=threads, new_tokens=new_tokens,
-            progress=self._progress)}, command)
+        self._progress('real size: making the model', 0, 1)
+        model = random_model(layers=layers, threads=threads)
+        found: dict[str, Any] = {}
+        if 'steps' in parts:
+            repeats = repeats or (20 if model.decoder.norm.weight.is_cuda else 3)
+            found['steps'] = {**measure_steps(model, self._engines.words, repeats=repeats, progress=self._progress),
+                              'machine': _machine(), 'command': command}
+        if 'ladder' in parts:
+            found['real_size'] = measure_real_size(self._engines, model, self._recording(), self._config, new_tokens=new_tokens,
+                                                   progress=self._progress)
+        return self._write(found, command)
 
     def _write(self, found: dict[str, Any], command: str) -> dict[str, Any]:
         """Join with the last report; write report, figures and plots."""
@@ -179,7 +190,7 @@ class Session:
             return dict(last)
         (self._folder / 'result.before.json').write_text(json.dumps(last, indent=1) + '\n', encoding='utf-8')
         # Random weights of another shape: what they cost does not depend on the engine the rest was measured with.
-        return {**fresh, **{key: last[key] for key in ('real_size',) if key in last}}
+        return {**fresh, **{key: last[key] for key in ('real_size', 'steps') if key in last}}
 
 
 def _machine() -> dict[str, Any]:

@@ -12,12 +12,14 @@ _EXAMPLES = """examples:
   penguin bench                                  everything, into out/bench/benchmarks.md
   penguin bench --minutes 2 --policy e --policy a    two policies over a shorter drive
   penguin bench --part recording --part drafts   no drive, nothing to render
-  penguin bench --real-size --layers 4           one caption tick at the 2B shapes, 4 of 28 layers
+  penguin bench --real-size                      steps and caption ticks at the 2B shapes, beside plain transformers
+  penguin bench --real-size --part steps --layers 4    steps alone, 4 of 28 layers
 
 Policies: a, all frames in full, the whole window again each time; b, the same of every Nth frame; c, the published TRA;
 d, ours without caches; e, ours. Parts not measured are kept from the last report in OUT where settings and engine agree.
 """
 _PARTS = ('recording', 'drive', 'drafts', 'forgetting', 'ageing')
+_REAL_SIZE_PARTS = ('steps', 'ladder')
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,8 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--engine', default='nano', help='folder of a built engine, or a shipped one (default: %(default)s)')
     parser.add_argument('--policy', action='append', choices=list('abcde'), dest='policies', metavar='LETTER',
                         help='a policy to measure, a to e; may be given again (default: all)')
-    parser.add_argument('--part', action='append', choices=_PARTS, dest='parts', metavar='PART',
-                        help=f'what to measure: {", ".join(_PARTS)}; may be given again (default: all)')
+    parser.add_argument('--part', action='append', choices=_PARTS + _REAL_SIZE_PARTS, dest='parts', metavar='PART',
+                        help=f'what to measure: {", ".join(_PARTS)}; with --real-size {" or ".join(_REAL_SIZE_PARTS)}; may be '
+                             'given again (default: all)')
     parser.add_argument('--recording', default='', help='a recording with truth (default: the shipped one)')
     parser.add_argument('--minutes', type=float, default=10.0, help='length of the drive; 0: none (default: %(default)g)')
     parser.add_argument('--ladder-minutes', type=float, help='how much of the drive every policy sees; the figures by minute '
@@ -43,9 +46,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--threads', type=int, default=1,
                         help='CPU threads of an engine call; with --real-size, of PyTorch (default: %(default)s)')
     parser.add_argument('--real-size', action='store_true',
-                        help='only the ladder at the real 2B shapes, random weights, bfloat16, on CUDA where there is one')
+                        help='only what costs at the real 2B shapes, with random weights in bfloat16, on CUDA where there is '
+                             'one: the steps of a caption beside plain transformers, and the ladder of policies')
     parser.add_argument('--layers', type=int, default=0, help='with --real-size: layers of each tower (default: all 28)')
-    parser.add_argument('--new-tokens', type=int, default=16, help='with --real-size: tokens of a caption (default: 16)')
+    parser.add_argument('--new-tokens', type=int, default=16,
+                        help="with --real-size: tokens of the ladder's captions (default: 16)")
+    parser.add_argument('--repeats', type=int, default=0,
+                        help='with --real-size: times a step is measured, a caption a third as often (default: 20 on CUDA, '
+                             'else 3)')
     parser.add_argument('--out', type=Path, default=Path('out/bench'), help='folder for the report (default: %(default)s)')
     parser.add_argument('--cache', type=Path, default=Path('.cache/bench'), help='folder for the drive (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='print all figures as one JSON object')
@@ -57,19 +65,24 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from penguin_ros.bench.session import BenchSettings, Session
+    from penguin_ros.core.errors import ConfigError
 
     settings = BenchSettings(
         engine=args.engine, recording=args.recording, minutes=args.minutes, rate_hz=args.rate, every=args.every,
         ladder_minutes=args.minutes if args.ladder_minutes is None else args.ladder_minutes,
         policies=''.join(sorted(set(args.policies or 'abcde'))), frames=args.frames, window_tokens=args.window_tokens,
         threads=1 if args.real_size else args.threads)
+    possible = _REAL_SIZE_PARTS if args.real_size else _PARTS
+    if wrong := set(args.parts or ()) - set(possible):
+        raise ConfigError(f'--part {", ".join(sorted(wrong))} was asked for; {"with" if args.real_size else "without"} '
+                          f'--real-size there are {", ".join(possible)}.')
     session = Session(settings, args.out, args.cache, _Progress())
     command = 'penguin ' + ' '.join(sys.argv[1:])
     if args.real_size:
-        result = session.measure_real_size(layers=args.layers, threads=args.threads, new_tokens=args.new_tokens,
-                                           command=command)
+        result = session.measure_real_size(args.parts or possible, layers=args.layers, threads=args.threads,
+                                           new_tokens=args.new_tokens, repeats=args.repeats, command=command)
     else:
-        result = session.measure(args.parts or _PARTS, command=command)
+        result = session.measure(args.parts or possible, command=command)
     if args.json:
         print(json.dumps(result))
     else:
