@@ -43,7 +43,7 @@ $(VENV)/ready-demo-view: $(VENV)/ready-demo
 $(VENV)/ready-test: pyproject.toml | $(VENV)/bin/pip
 	@echo 'installing what the tests need (about 600 MB, PyTorch for the most part)'
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[onnx,dds,plot,train,export,test]'
+	$(PIP) -e '.[onnx,dds,plot,train,export,bench,test]'
 	touch $@
 
 # Signatures of TensorRT's bindings for the type checker; never among the installed packages, where they would pass for it.

@@ -100,5 +100,5 @@ def _qwen3() -> Any:
         from transformers.models.qwen3 import modeling_qwen3
     except ImportError as error:
         raise EngineError(f'transformers with Qwen3 is not here ({error}); it is what our steps are compared with. '
-                          "Install it: pip install 'transformers>=4.51'") from error
+                          "Install it: pip install 'penguin_ros[bench]'") from error
     return modeling_qwen3

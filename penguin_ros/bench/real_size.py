@@ -33,14 +33,10 @@ def random_model(*, layers: int, threads: int) -> PenguinVL:
     config = PENGUIN_VL_2B
     if layers:
         config = replace(config, encoder=replace(config.encoder, layers=layers), decoder=replace(config.decoder, layers=layers))
+    with torch.device('meta'):      # no numbers are drawn only to be drawn again
+        model = PenguinVL(config).to(torch.bfloat16)
+    model = model.to_empty(device='cuda' if torch.cuda.is_available() else 'cpu')
     torch.manual_seed(0)
-    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model = PenguinVL(config)
-        finally:
-            torch.set_default_dtype(default)
     with torch.inference_mode():
         for name, parameter in model.named_parameters():
             if 'norm' in name:
