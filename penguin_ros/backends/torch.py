@@ -96,7 +96,7 @@ class TorchLanguageEngine:
         config, decoder = model.config, model.config.decoder
         self._decoder = model.decoder
         self._like = model.decoder.norm.weight.detach()  # has the device and type of everything here
-        self._recorder = CudaRecorder() if recorder is None and self._like.is_cuda else recorder
+        self._recorder = CudaRecorder(self._like.device) if recorder is None and self._like.is_cuda else recorder
         self.spec = LanguageSpec(
             layers=decoder.layers, kv_heads=decoder.kv_heads, head_dim=decoder.head_dim, width=decoder.width,
             vocabulary=decoder.vocabulary, rope_theta=decoder.rope_theta, max_positions=decoder.max_positions,

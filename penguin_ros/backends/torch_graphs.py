@@ -31,20 +31,22 @@ class Recorder(Protocol):
 class CudaRecorder:
     """CUDA graphs; all of them share one pool of memory, since one is never run beside another."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        # Libraries choose kernels and reserve memory when they first run, which may not be recorded.
-        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            work()
-        current.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Only this thread is recorded: others may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
-            result = work()
+        with torch.cuda.device(self._device):
+            # Libraries choose kernels and reserve memory when they first run, which may not be recorded.
+            current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(current)
+            with torch.cuda.stream(aside):
+                work()
+            current.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # Only this thread is recorded: others may use the GPU meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
+                result = work()
         return graph.replay, result
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ class Rig:
     def __init__(self, device: str, dtype: torch.dtype = torch.float32) -> None:
         self.model: PenguinVL = load_model(GOLDEN / 'model_A', device=device, dtype=dtype)
         self.vision = TorchVisionEngine(self.model)
-        self.recorder = HostRecorder() if device == 'cpu' else CudaRecorder()
+        self.recorder = HostRecorder() if device == 'cpu' else CudaRecorder(torch.device(device))
         self.language = TorchLanguageEngine(self.model, max_append=32, recorder=self.recorder)
 
 
@@ -101,6 +103,46 @@ def test_every_length_at_every_edge_equals_the_unrecorded_append(rig: Rig) -> No
         for buffer, needed_buffer in zip(layer, other):
             assert not buffer[0].any(), 'row 0 stays zero'
             torch.testing.assert_close(buffer[:rows], needed_buffer[:rows], rtol=0, atol=1e-4)
+
+
+def test_cuda_is_asked_for_a_graph_in_the_right_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls alone: work is done aside first, both streams wait for each other, and graphs share memory."""
+    said: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str = 'aside') -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            said.append(f'{self.name} waits for {other.name}')
+
+    class Graph:
+        def replay(self) -> None:
+            said.append('replay')
+
+    @contextmanager
+    def inside(what: str) -> Iterator[None]:
+        said.append(f'enter {what}')
+        yield
+        said.append(f'leave {what}')
+
+    current = Stream('current')
+    for name, stand_in in {
+            'graph_pool_handle': lambda: 'pool', 'current_stream': lambda: current, 'Stream': Stream, 'CUDAGraph': Graph,
+            'device': lambda device: inside(str(device)), 'stream': lambda stream: inside(stream.name),
+            'graph': lambda graph, *, pool, capture_error_mode: inside(f'{pool} {capture_error_mode}')}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    result = torch.zeros(1)
+
+    def work() -> torch.Tensor:
+        said.append('work')
+        return result
+
+    replay, found = CudaRecorder(torch.device('cuda:1')).record(work)
+    replay()
+    assert found is result
+    assert said == ['enter cuda:1', 'aside waits for current', 'enter aside', 'work', 'leave aside', 'current waits for aside',
+                    'enter pool thread_local', 'work', 'leave pool thread_local', 'leave cuda:1', 'replay']
 
 
 @pytest.mark.parametrize('end, capacity, rows', [(1, 600, 256), (256, 600, 256), (257, 600, 512), (513, 600, 600), (5, 64, 64)])
