@@ -18,6 +18,7 @@ MAY_IMPORT = {      # room -> rooms of ours it may import, when it is loaded or 
     'training': {'core', 'model', 'backends', 'sim'},
     'sim': {'core'},
     'verify': {'core', 'model', 'backends', 'training'},
+    'calibration': {'core', 'model', 'backends', 'dds'},
     'bench': {'core', 'backends', 'model', 'sim', 'training', 'assemble', 'shipped', 'dds'},
     'doctor': {'core', 'backends', 'assemble'},
     'ros': {'core', 'assemble', 'shipped', 'doctor'},

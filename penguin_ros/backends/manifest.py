@@ -97,7 +97,7 @@ class Manifest:
     recipe: str = ''                        # what to give to `penguin build`
     builder: str = f'penguin_ros {penguin_ros.__version__}'
     details: Mapping[str, str] = field(default_factory=dict)    # what else the backend must find again (driver, GPU, ...)
-    options: Mapping[str, str] = field(default_factory=dict)    # how a compiled engine was built
+    options: Mapping[str, str] = field(default_factory=dict)    # how it was built: of a compiled engine, of rounded weights
     sources: Mapping[str, FileEntry] = field(default_factory=dict)  # what it was built from; may be deleted, not changed
 
     @property

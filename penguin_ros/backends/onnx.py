@@ -194,6 +194,8 @@ def open_graph(path: Path, *, threads: int = 1) -> Any:
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')    # threads that wait leave the core to others
+    # INT4 weights are multiplied as the graph says; left to itself it would round their inputs to INT8 as well.
+    options.add_session_config_entry('session.qdq_matmulnbits_accuracy_level', '1')
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:  # its exceptions have no common base but this

@@ -27,6 +27,10 @@ class Recipe:
                                   choices=('', 'int8'))
     language_weights: str = setting('', 'weights of the language engine: int8, int4, or empty for those of precision',
                                     choices=('', 'int8', 'int4'))
+    calibration: str = setting('', 'folder that penguin calibrate wrote: scales of int8 and int4 weights, and the ranges that '
+                               'say whether fp16 is safe; empty: none')
+    float32: tuple[str, ...] = setting((), 'weights multiplied in float32 whatever the rest does, by name, as the audit of '
+                                       'penguin calibrate names them')
     module: str = setting('', 'Jetson module the recipe was made for; penguin plan checks that it fits')
     weights: str = setting('external', 'external: copied in the precision asked for; safetensors: the graphs point into the '
                            "checkpoint's files (small models)", choices=('external', 'safetensors'))
@@ -43,6 +47,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.checkpoint:
             raise ConfigError('no checkpoint is named. Add a line like "checkpoint: ../Penguin-VL-2B".')
+        if (self.vision_weights or self.language_weights) and not self.calibration:
+            raise ConfigError('vision_weights or language_weights is set, but no calibration is named. Add a line like '
+                              '"calibration: ../calibration/penguin-vl-2b"; penguin calibrate, given this recipe, makes it.')
         if self.max_patches % self.merge**2:
             raise ConfigError(f'max_patches is {self.max_patches}, not a multiple of merge * merge = '
                               f'{self.merge**2}. Use {self.max_patches // self.merge**2 * self.merge**2 or self.merge**2}.')
@@ -53,6 +60,10 @@ class Recipe:
     @property
     def checkpoint_folder(self) -> Path:
         return self.file.parent / Path(self.checkpoint).expanduser()
+
+    @property
+    def calibration_folder(self) -> Path | None:
+        return self.file.parent / Path(self.calibration).expanduser() if self.calibration else None
 
     @property
     def output_folder(self) -> Path:

@@ -61,7 +61,7 @@ def build_onnx(recipe: Recipe, folder: Path, *, debug: bool = False, progress: P
     """
     export = _export(recipe, folder, progress, debug=debug)
     return _write_manifest(recipe, folder, export, progress, vision=_entry(export.vision), language=_entry(export.language),
-                           files=export.files)
+                           files=export.files, options=_rounding(recipe, export))
 
 
 def build_tensorrt(recipe: Recipe, folder: Path, *, layers: bool = False, timing_folder: Path | None = None,
@@ -93,19 +93,24 @@ def build_tensorrt(recipe: Recipe, folder: Path, *, layers: bool = False, timing
             builder.describe_layers(folder / entries[name].file, folder / f'{name}.layers.json')
     files = *(entry.file for entry in entries.values()), export.embeddings.file
     return _write_manifest(recipe, folder, export, progress, **entries, files=files, details=builder.details,
-                           options=options.as_text(), sources=hash_files(folder, set(export.files) - set(files)))
+                           options={**options.as_text(), **_rounding(recipe, export)},
+                           sources=hash_files(folder, set(export.files) - set(files)))
 
 
 def _export(recipe: Recipe, folder: Path, progress: Progress, *, debug: bool = False) -> Export:
-    from penguin_ros.core.errors import ConfigError
     from penguin_ros.model.export import ExportOptions, export_checkpoint
 
-    if recipe.vision_weights or recipe.language_weights:
-        raise ConfigError(f'{recipe.file} wants quantised weights, which this version cannot make. Remove vision_weights and '
-                          'language_weights, and see with `penguin plan` whether it still fits.')
     return export_checkpoint(recipe.checkpoint_folder, folder, ExportOptions(
-        precision=recipe.precision, merge=recipe.merge, weights=recipe.weights, attention=recipe.attention, debug=debug),
-        progress=progress)
+        precision=recipe.precision, merge=recipe.merge, weights=recipe.weights, attention=recipe.attention, debug=debug,
+        vision_weights=recipe.vision_weights, language_weights=recipe.language_weights,
+        calibration=recipe.calibration_folder, float32=recipe.float32), progress=progress)
+
+
+def _rounding(recipe: Recipe, export: Export) -> dict[str, str]:
+    """What the manifest says of rounded weights; nothing where none are."""
+    told = {'vision_weights': recipe.vision_weights, 'language_weights': recipe.language_weights,
+            'float32': ' '.join(recipe.float32), 'calibration': export.calibration}
+    return {name: value for name, value in told.items() if value}
 
 
 def _entry(graph: ExportedGraph) -> GraphEntry:
@@ -120,21 +125,15 @@ def _write_manifest(recipe: Recipe, folder: Path, export: Export, progress: Prog
                     **more: Any) -> Manifest:
     """Copy what a run needs besides, hash it all and write the manifest, last of everything."""
     from penguin_ros.backends.manifest import Manifest, TableEntry, hash_files, write_manifest
-    from penguin_ros.core.engine import LanguageSpec, VisionSpec
+    from penguin_ros.model.config import language_spec, vision_spec
 
     begin_s = time.perf_counter()
     names = [*files, *_copy_companions(recipe.checkpoint_folder, folder)]
-    encoder, decoder, table = export.config.encoder, export.config.decoder, export.embeddings
+    table = export.embeddings
     manifest = Manifest(
         backend=recipe.backend, model=recipe.model_name, precision=recipe.precision, recipe=_as_typed(recipe.file),
-        vision_spec=VisionSpec(
-            patch_px=encoder.patch_px, merge=recipe.merge, head_dim=encoder.head_dim, rope_theta=encoder.rope_theta,
-            width=decoder.width, max_patches=recipe.max_patches),
-        language_spec=LanguageSpec(
-            layers=decoder.layers, kv_heads=decoder.kv_heads, head_dim=decoder.head_dim, width=decoder.width,
-            vocabulary=decoder.vocabulary, rope_theta=decoder.rope_theta,
-            max_positions=recipe.max_positions or decoder.max_positions, max_append=recipe.max_append,
-            image_token_id=export.config.image_token_id),
+        vision_spec=vision_spec(export.config, merge=recipe.merge, max_patches=recipe.max_patches),
+        language_spec=language_spec(export.config, max_append=recipe.max_append, max_positions=recipe.max_positions),
         embeddings=TableEntry(table.file, table.offset, table.dtype, table.shape),
         ranges={'N': (recipe.merge**2, recipe.max_patches), 'T': (1, recipe.max_append),
                 'P': (1, recipe.cache_rows - 1), 'S': (2, recipe.cache_rows), 'R': (0, recipe.max_append)},

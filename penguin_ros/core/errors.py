@@ -40,6 +40,10 @@ class CheckpointError(PenguinError):
     """A checkpoint folder is incomplete, cut off, or holds tensors that do not fit its configuration."""
 
 
+class CalibrationError(PenguinError):
+    """A calibration is missing or of other weights, or shows that numbers would not fit their type."""
+
+
 class EngineError(PenguinError):
     """An engine could not be loaded or failed while it ran."""
 

@@ -14,6 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from penguin_ros.core.engine import LanguageSpec, VisionSpec
 from penguin_ros.core.errors import CheckpointError
 
 # Our names and the published ones, in the order in which config.json files are written.
@@ -113,6 +114,22 @@ class PenguinVLConfig:
             'tie_word_embeddings': self.tied_embeddings, 'image_token_index': self.image_token_id,
             'vision_projector_type': self.projector_type, 'vision_encoder_config': self.encoder.to_dict(),
         }
+
+
+def vision_spec(config: PenguinVLConfig, *, merge: int, max_patches: int) -> VisionSpec:
+    """What the core needs to know of a vision engine of this model."""
+    encoder = config.encoder
+    return VisionSpec(patch_px=encoder.patch_px, merge=merge, head_dim=encoder.head_dim, rope_theta=encoder.rope_theta,
+                      width=config.decoder.width, max_patches=max_patches)
+
+
+def language_spec(config: PenguinVLConfig, *, max_append: int, max_positions: int = 0) -> LanguageSpec:
+    """What the core needs to know of a language engine of this model; ``max_positions`` 0: as the model was trained."""
+    decoder = config.decoder
+    return LanguageSpec(
+        layers=decoder.layers, kv_heads=decoder.kv_heads, head_dim=decoder.head_dim, width=decoder.width,
+        vocabulary=decoder.vocabulary, rope_theta=decoder.rope_theta, max_positions=max_positions or decoder.max_positions,
+        max_append=max_append, image_token_id=config.image_token_id)
 
 
 def config_from_folder(folder: str | Path) -> PenguinVLConfig:

@@ -5,7 +5,8 @@ one by one, so a model of any size needs only the memory of its largest tensor.
 
 Precision. Matrix products run in the compute type, float32 or float16. Everything between them stays in float32: the
 residual stream, norms, rotation, softmax, GELU. These are the places where float16 overflows (reference/tensorrt.md 3),
-and they cost little beside the products. Logits are given in float32, from a product in the compute type.
+and they cost little beside the products. Logits are given in float32, from a product in the compute type. Weights of the blocks
+can be rounded to INT8 or INT4 with the scales of a calibration (calibration.py), written as explicit Q/DQ.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from penguin_ros.core.errors import ConfigError
+from penguin_ros.core.errors import CalibrationError, ConfigError
+from penguin_ros.model.calibration import ENGINES, Calibration, check_float16, check_weights, read_calibration
 from penguin_ros.model.config import BlockConfig, PenguinVLConfig, config_from_folder
-from penguin_ros.model.graph import Graph, Port, Tensor
+from penguin_ros.model.graph import OPSET, Graph, Port, Tensor
+from penguin_ros.model.quantise import Rounding
 from penguin_ros.model.stored_weights import CheckpointBytes, EmbeddingTable, OwnFiles, StoredWeights
-from penguin_ros.model.weights import expected_shapes, open_weights
+from penguin_ros.model.weights import WeightFiles, expected_shapes, open_weights
 
 COMPUTE_TYPES = {'fp32': 'float32', 'fp16': 'float16'}
 WEIGHTS = ('external', 'safetensors')
 ATTENTION = ('split', 'concat')
+_NONE: Mapping[str, Rounding] = {}
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]                         # q, k, v -> [T, heads * d]
 AttendPast = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]     # q, k, v, past k, past v -> the same
@@ -42,13 +46,28 @@ class ExportOptions:
     weights: str = 'external'       # external: copied, [in, out]; safetensors: the graphs point into the checkpoint
     attention: str = 'split'        # split: past and new rows apart, so no cache row is copied; concat: joined first
     debug: bool = False             # the vision graph also gives what lies between, named as in the golden vectors
+    vision_weights: str = ''        # int8, or empty: those of precision
+    language_weights: str = ''      # int8, int4, or empty: those of precision
+    calibration: Path | None = None     # folder with the scales of rounded weights; with fp16 its ranges are checked too
+    float32: tuple[str, ...] = ()   # weights multiplied in float32 whatever the rest does
 
     def __post_init__(self) -> None:
-        for name, allowed in (('precision', tuple(COMPUTE_TYPES)), ('weights', WEIGHTS), ('attention', ATTENTION)):
+        for name, allowed in (('precision', tuple(COMPUTE_TYPES)), ('weights', WEIGHTS), ('attention', ATTENTION),
+                              ('vision_weights', ('', 'int8')), ('language_weights', ('', 'int8', 'int4'))):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f'{name} is {getattr(self, name)!r}; it can be {" or ".join(allowed)}.')
+                raise ConfigError(f'{name} is {getattr(self, name)!r}; it can be {" or ".join(filter(None, allowed))}.')
+        if self.rounded and self.calibration is None:
+            raise ConfigError(f'{" and ".join(self.rounded.values())} weights need scales. Make them with penguin calibrate '
+                              'and name its folder (--calibration FOLDER, in a recipe calibration: FOLDER).')
         if self.merge < 1:
             raise ConfigError(f'merge is {self.merge}; it must be at least 1. Pictures use 1, video frames 2.')
+
+
+    @property
+    def rounded(self) -> dict[str, str]:
+        """The engines whose weights are rounded, and to what."""
+        kinds = {'vision': self.vision_weights, 'language': self.language_weights}
+        return {name: kind for name, kind in kinds.items() if kind}
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,7 @@ class Export:
     language: ExportedGraph
     embeddings: EmbeddingTable
     files: tuple[str, ...]          # all of them, weights included
+    calibration: str = ''           # sha256 of the calibration used, if any
 
 
 def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: ExportOptions, *,
@@ -77,6 +97,8 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
     checkpoint, folder = Path(checkpoint), Path(folder)
     config = config_from_folder(checkpoint)
     files = open_weights(checkpoint, config)
+    calibration = _read_calibration(checkpoint, files, options, progress)
+    roundings = {name: calibration.of(name).roundings for name in options.rounded} if calibration else {}
     folder.mkdir(parents=True, exist_ok=True)
     compute = COMPUTE_TYPES[options.precision]
     weights: StoredWeights
@@ -88,20 +110,44 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, options: Expor
 
     begin_s = time.perf_counter()
     with weights.writing('vision.weights'):
-        vision = _save(vision_graph(config, weights, merge=options.merge, debug=options.debug), folder)
+        vision = _save(vision_graph(config, weights, merge=options.merge, debug=options.debug, float32=options.float32,
+                                    roundings=roundings.get('vision', {})), folder)
     progress(f'{folder / vision.file}: {time.perf_counter() - begin_s:.1f} s')
 
     begin_s = time.perf_counter()
     with weights.writing('language.weights'):
         embeddings = weights.embeddings()
-        language = _save(language_graph(config, weights, attention=options.attention), folder)
+        language = _save(language_graph(config, weights, attention=options.attention, float32=options.float32,
+                                        roundings=roundings.get('language', {})), folder)
     progress(f'{folder / language.file}: {time.perf_counter() - begin_s:.1f} s')
 
     if options.weights == 'safetensors' and checkpoint.resolve() != folder.resolve():
         for name in weights.files:
             shutil.copyfile(checkpoint / name, folder / name)
             progress(f'{folder / name}: copied, the graphs point into it')
-    return Export(config, vision, language, embeddings, (vision.file, language.file, *weights.files))
+    return Export(config, vision, language, embeddings, (vision.file, language.file, *weights.files),
+                  calibration.sha256 if calibration else '')
+
+
+def _read_calibration(checkpoint: Path, files: WeightFiles, options: ExportOptions,
+                      progress: Callable[[str], None]) -> Calibration | None:
+    """The calibration named, if it is of these weights, of the kinds asked for, and promises that float16 is enough."""
+    if unknown := [name for name in options.float32 if name not in files.names()]:
+        raise ConfigError(f'float32 names {unknown[0]}, which the checkpoint does not have. Names are like '
+                          'decoder.layers.2.mlp.down_proj.weight.')
+    if options.calibration is None:
+        return None
+    calibration = read_calibration(options.calibration, checkpoint)
+    check_weights(calibration, checkpoint, files.hashes())
+    for name, kind in options.rounded.items():
+        if calibration.of(name).kind != kind:
+            found = calibration.of(name).kind or 'no'
+            raise CalibrationError(f'{calibration.folder} has {found} scales for the {name} engine; '
+                                   f'{kind} was asked for. Calibrate again with --{name} {kind}.')
+    if options.precision == 'fp16':
+        check_float16({name: calibration.of(name) for name in ENGINES}, kept_float32=options.float32)
+    progress(f'{calibration.folder}: calibration {calibration.sha256[:12]}, made of these weights')
+    return calibration
 
 
 def _check_room(folder: Path, config: PenguinVLConfig, compute: str) -> None:
@@ -119,12 +165,13 @@ def _save(graph: Graph, folder: Path) -> ExportedGraph:
     return ExportedGraph(file, tuple(graph.inputs), tuple(graph.outputs))
 
 
-def vision_graph(config: PenguinVLConfig, weights: StoredWeights, *, merge: int, debug: bool = False) -> Graph:
+def vision_graph(config: PenguinVLConfig, weights: StoredWeights, *, merge: int, debug: bool = False,
+                 roundings: Mapping[str, Rounding] = _NONE, float32: Collection[str] = ()) -> Graph:
     """patches [N, 588], cos and sin [N, 1, d] -> visual [N/m2, H]: one frame, patches in merge-window order."""
     encoder = config.encoder
-    graph = Graph('vision')
+    graph = Graph('vision', _opset(roundings))
     patches = graph.input('patches', 'float32', ('N', encoder.patch_values))
-    net = _Network(graph, weights, encoder, positions='N')
+    net = _Network(graph, weights, encoder, positions='N', roundings=roundings, float32=float32)
 
     def note(name: str, x: Tensor, rows: str = 'N') -> None:
         if debug:
@@ -148,17 +195,18 @@ def vision_graph(config: PenguinVLConfig, weights: StoredWeights, *, merge: int,
     return graph
 
 
-def language_graph(config: PenguinVLConfig, weights: StoredWeights, *, attention: str) -> Graph:
+def language_graph(config: PenguinVLConfig, weights: StoredWeights, *, attention: str,
+                   roundings: Mapping[str, Rounding] = _NONE, float32: Collection[str] = ()) -> Graph:
     """T new rows behind P earlier ones ("append by address", reference/tensorrt.md 2.2).
 
     embeddings [T, H], cos and sin [T, 1, d], mask [T, S = P + T] added to the scores, logit_rows [R], and per layer
     past_k_i, past_v_i [P, kv, d] -> logits [R, V], and per layer the new rows alone, new_k_i, new_v_i [T, kv, d].
     """
     decoder = config.decoder
-    graph = Graph('language')
+    graph = Graph('language', _opset(roundings))
     compute, rows = weights.compute, (decoder.kv_heads, decoder.head_dim)
     embeddings = graph.input('embeddings', compute, ('T', decoder.width))
-    net = _Network(graph, weights, decoder, positions='T')
+    net = _Network(graph, weights, decoder, positions='T', roundings=roundings, float32=float32)
     mask = graph.input('mask', 'float32', ('T', 'S'))
     logit_rows = graph.input('logit_rows', 'int32', ('R',))
     past = [(graph.input(f'past_k_{layer}', compute, ('P', *rows)), graph.input(f'past_v_{layer}', compute, ('P', *rows)))
@@ -177,9 +225,15 @@ def language_graph(config: PenguinVLConfig, weights: StoredWeights, *, attention
             x = net.block(x, f'decoder.layers.{layer}', f'layers.{layer}', attend)
         x = graph.op('Gather', [x, logit_rows], 'rows_wanted', axis=0)
         x = net.rms_norm(x, 'decoder.norm', 'norm')
-        x = net.product(x, weights.output_matrix(graph, tied=config.tied_embeddings), 'output')
+        x = graph.op('MatMul', [graph.cast(x, compute), weights.output_matrix(graph, tied=config.tied_embeddings)], 'output')
     graph.output(x, 'logits', 'float32', ('R', decoder.vocabulary))
     return graph
+
+
+def _opset(roundings: Mapping[str, Rounding]) -> int:
+    """The least that can say it: rounding of float16 came with opset 19, INT4 with 21."""
+    kinds = {rounding.kind for rounding in roundings.values()}
+    return 21 if 'int4' in kinds else 19 if 'int8' in kinds else OPSET
 
 
 class _Network:
@@ -188,8 +242,12 @@ class _Network:
     Takes float32 and gives float32, but for queries, keys and values, which are in the compute type.
     """
 
-    def __init__(self, graph: Graph, weights: StoredWeights, config: BlockConfig, *, positions: str) -> None:
+    def __init__(self, graph: Graph, weights: StoredWeights, config: BlockConfig, *, positions: str,
+                 roundings: Mapping[str, Rounding], float32: Collection[str]) -> None:
         self.graph, self.weights, self.config = graph, weights, config
+        self.roundings = {name: rounding for name, rounding in roundings.items() if name not in float32}
+        self.float32 = float32
+        self._prepared: dict[str, Tensor] = {}      # by the name of what it was made of
         self.group = config.heads // config.kv_heads
         cos = graph.input('cos', 'float32', (positions, 1, config.head_dim))
         sin = graph.input('sin', 'float32', (positions, 1, config.head_dim))
@@ -227,15 +285,40 @@ class _Network:
 
     def linear(self, x: Tensor, weight: str, name: str, *, bias: bool = False, dtype: str = 'float32') -> Tensor:
         """x [T, in] -> [T, out] as ``dtype``."""
-        y = self.product(x, self.weights.matrix(self.graph, f'{weight}.weight'), name)
+        y = self.product(x, f'{weight}.weight', name)
         y = self.graph.cast(y, dtype)
         if bias:
             y = self.graph.op('Add', [y, self.weights.vector(self.graph, f'{weight}.bias', dtype)], f'{name}.biased')
         return y
 
-    def product(self, x: Tensor, matrix: Tensor, name: str) -> Tensor:
-        """x times a weight, in the compute type. Every weight is multiplied here, so this is where Q/DQ belongs."""
-        return self.graph.op('MatMul', [self.graph.cast(x, self.weights.compute), matrix], name)
+    def product(self, x: Tensor, weight: str, name: str) -> Tensor:
+        """x times a weight: rounded as the calibration has it, in float32 if it was named, else in the compute type.
+
+        Every weight but the output matrix is multiplied here, so this is where Q/DQ stands.
+        """
+        graph, rounding = self.graph, self.roundings.get(weight)
+        if rounding is None:
+            dtype = 'float32' if weight in self.float32 else self.weights.compute
+            return graph.op('MatMul', [graph.cast(x, dtype), self.weights.matrix(graph, weight, dtype)], name)
+        return graph.op('MatMul', [self.prepared(x, rounding), self.weights.rounded_matrix(graph, weight, rounding)], name)
+
+    def prepared(self, x: Tensor, rounding: Rounding) -> Tensor:
+        """x as a rounded weight wants it: smoothed, and rounded itself for INT8. Products that share x share this too."""
+        graph, compute, name = self.graph, self.weights.compute, x.name
+        if name in self._prepared:
+            return self._prepared[name]
+        with graph.outermost():
+            if rounding.smoothing is not None:
+                smoothing = self.weights.smoothing(graph, f'{name}.smoothing', rounding.smoothing)
+                x = graph.op('Mul', [graph.cast(x, 'float32'), smoothing], f'{name}.smoothed')
+            x = graph.cast(x, compute)
+            if rounding.input_scale is not None:
+                scale = graph.constant(np.asarray(rounding.input_scale, compute))
+                zero = graph.constant(np.zeros((), np.int8))
+                x = graph.op('QuantizeLinear', [x, scale, zero], f'{name}.int8', dtype='int8')
+                x = graph.op('DequantizeLinear', [x, scale, zero], f'{name}.rounded', dtype=compute)
+        self._prepared[name] = x
+        return x
 
     def rms_norm(self, x: Tensor, weight: str, name: str) -> Tensor:
         """x / sqrt(mean(x^2) + eps) * weight, over the last dimension."""

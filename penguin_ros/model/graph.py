@@ -2,7 +2,8 @@
 
 A node and its output share one readable name. Types are followed while writing, because TensorRT's strongly typed
 networks convert nothing by themselves: an operation on mixed types is a mistake, found here.
-Source: reference/tensorrt.md 3 (opset 18, axes as initializers, int32 for our integers).
+Source: reference/tensorrt.md 3 and 4 (opset 18, or more where a rounded weight needs it; axes as initializers, int32 for our
+integers).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from onnx import TensorProto, helper
 from penguin_ros.core.errors import EngineError
 
 OPSET = 18
-IR_VERSION = 8      # the oldest that carries opset 18, so that old readers take the file
+# The oldest file format that carries an opset, so that old readers take the file.
+IR_VERSIONS = {18: 8, 19: 9, 21: 10}
 
 ONNX_TYPES = {'float32': TensorProto.FLOAT, 'float16': TensorProto.FLOAT16, 'bfloat16': TensorProto.BFLOAT16,
-              'int32': TensorProto.INT32, 'int64': TensorProto.INT64}
+              'int32': TensorProto.INT32, 'int64': TensorProto.INT64, 'int8': TensorProto.INT8, 'int4': TensorProto.INT4}
 _ONE_TYPE = {'Add', 'Concat', 'Div', 'MatMul', 'Mul', 'Pow'}
 
 
@@ -48,8 +50,9 @@ class Port:
 class Graph:
     """One ONNX graph while it is being written."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, opset: int = OPSET) -> None:
         self.name = name
+        self.opset = opset
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self._nodes: list[onnx.NodeProto] = []
@@ -153,8 +156,8 @@ class Graph:
         """Write the graph file; it appears whole or not at all, and equal graphs give equal bytes."""
         graph = helper.make_graph(self._nodes, self.name, [_value_info(port) for port in self.inputs],
                                   [_value_info(port) for port in self.outputs], self._initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', OPSET)], ir_version=IR_VERSION,
-                                  producer_name='penguin_ros')
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', self.opset)],
+                                  ir_version=IR_VERSIONS[self.opset], producer_name='penguin_ros')
         unfinished = path.with_name(path.name + '.unfinished')
         with unfinished.open('wb') as file:
             file.write(model.SerializeToString(deterministic=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from penguin_ros.core.errors import CheckpointError
+from penguin_ros.core.errors import CheckpointError, ConfigError
 from penguin_ros.model.graph import Graph, Tensor
+from penguin_ros.model.quantise import Rounding
 from penguin_ros.model.weights import WeightFiles
 
 EMBEDDING = 'decoder.embed_tokens.weight'
@@ -48,8 +49,16 @@ class StoredWeights(Protocol):
         """What is asked for inside goes to ``file``, if weights are copied; the file appears when it is whole."""
         ...
 
-    def matrix(self, graph: Graph, name: str) -> Tensor:
-        """A linear layer's weight as [in, out] in the compute type."""
+    def matrix(self, graph: Graph, name: str, dtype: str) -> Tensor:
+        """A linear layer's weight as [in, out]."""
+        ...
+
+    def rounded_matrix(self, graph: Graph, name: str, rounding: Rounding) -> Tensor:
+        """A linear layer's weight as whole numbers, which the graph turns into [in, out] in the compute type."""
+        ...
+
+    def smoothing(self, graph: Graph, name: str, value: np.ndarray) -> Tensor:
+        """What an input is multiplied with before it is rounded, or before a rounded weight; float32 [in]."""
         ...
 
     def vector(self, graph: Graph, name: str, dtype: str) -> Tensor: ...
@@ -84,19 +93,26 @@ class OwnFiles:
         self._open = None
         self.files.append(file)
 
-    def matrix(self, graph: Graph, name: str) -> Tensor:
-        rows, *columns = self._weights.shape(name)
-        turned = np.empty((math.prod(columns), rows), self.compute)
-        for begin, block in self._blocks_as(name, self.compute):
-            turned[:, begin:begin + len(block)] = block.reshape(len(block), -1).T
-        return self._store(graph, name, turned)
+    def matrix(self, graph: Graph, name: str, dtype: str) -> Tensor:
+        return self._store(graph, name, self._turned(name, dtype))
+
+    def rounded_matrix(self, graph: Graph, name: str, rounding: Rounding) -> Tensor:
+        outputs, inputs = self._weights.shape(name)
+        scale = self._store(graph, f'{name}.scale', rounding.weight_scale.astype(self.compute))
+        stored = self._store(graph, name, self._codes(name, rounding), dtype=rounding.kind, shape=(inputs, outputs))
+        block = {'axis': 0, 'block_size': inputs // rounding.blocks} if rounding.kind == 'int4' else {'axis': 1}
+        with graph.outermost():
+            return graph.op('DequantizeLinear', [stored, scale], f'{name}.{self.compute}', dtype=self.compute, **block)
+
+    def smoothing(self, graph: Graph, name: str, value: np.ndarray) -> Tensor:
+        return self._store(graph, name, value)
 
     def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
         return self._store(graph, name, np.concatenate([block for _, block in self._blocks_as(name, dtype)]))
 
     def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
         if not tied:
-            return self.matrix(graph, 'decoder.lm_head.weight')
+            return self.matrix(graph, 'decoder.lm_head.weight', self.compute)
         table = self.embeddings()
         nbytes = math.prod(table.shape) * np.dtype(table.dtype).itemsize
         stored = graph.stored(EMBEDDING, table.dtype, table.shape, file=table.file, offset=0, nbytes=nbytes)
@@ -111,7 +127,21 @@ class OwnFiles:
             self.files.append(EMBEDDING_FILE)
         return EmbeddingTable(EMBEDDING_FILE, 0, self.compute, (rows, width))
 
-    def _store(self, graph: Graph, name: str, value: np.ndarray) -> Tensor:
+    def _codes(self, name: str, rounding: Rounding) -> np.ndarray:
+        """A rounded weight as it is stored."""
+        codes = rounding.codes(self._turned(name, 'float32'))
+        return packed_int4(codes) if rounding.kind == 'int4' else codes
+
+    def _turned(self, name: str, dtype: str) -> np.ndarray:
+        """A linear layer's weight as [in, out]."""
+        rows, *columns = self._weights.shape(name)
+        turned = np.empty((math.prod(columns), rows), dtype)
+        for begin, block in self._blocks_as(name, dtype):
+            turned[:, begin:begin + len(block)] = block.reshape(len(block), -1).T
+        return turned
+
+    def _store(self, graph: Graph, name: str, value: np.ndarray, *, dtype: str = '', shape: Sequence[int] = ()) -> Tensor:
+        """Write a tensor; ``dtype`` and ``shape`` are stated where the bytes of ``value`` mean something else."""
         assert self._open is not None, 'weights are asked for inside of writing()'
         file, stream = self._open
         stream.write(bytes(-stream.tell() % _ALIGNMENT))
@@ -120,7 +150,8 @@ class OwnFiles:
         if time.monotonic() > self._said_s + _PROGRESS_S:
             self._said_s = time.monotonic()
             self._progress(f'{self._folder / file}: {stream.tell() / 1e9:.1f} GB written')
-        return graph.stored(name, value.dtype.name, value.shape, file=file, offset=offset, nbytes=value.nbytes)
+        return graph.stored(name, dtype or value.dtype.name, shape or value.shape, file=file, offset=offset,
+                            nbytes=value.nbytes)
 
     def _write(self, stream: BinaryIO, value: np.ndarray) -> None:
         stream.write(np.ascontiguousarray(value).data.cast('B'))
@@ -152,17 +183,24 @@ class CheckpointBytes:
     def writing(self, file: str) -> Iterator[None]:
         yield
 
-    def matrix(self, graph: Graph, name: str) -> Tensor:
+    def matrix(self, graph: Graph, name: str, dtype: str) -> Tensor:
         rows, *columns = self._weights.shape(name)
         stored = self._stored(graph, name, (rows, int(np.prod(columns))))
         with graph.outermost():
-            return graph.transpose(graph.cast(stored, self.compute), (1, 0), f'{name}.transposed')
+            return graph.transpose(graph.cast(stored, dtype), (1, 0), f'{name}.transposed')
+
+    def rounded_matrix(self, graph: Graph, name: str, rounding: Rounding) -> Tensor:
+        raise ConfigError("weights is safetensors, where graphs point into the checkpoint's own files; those hold no "
+                          f'{rounding.kind} weights. Use weights external.')
+
+    def smoothing(self, graph: Graph, name: str, value: np.ndarray) -> Tensor:
+        return graph.constant(value)
 
     def vector(self, graph: Graph, name: str, dtype: str) -> Tensor:
         return graph.cast(self._stored(graph, name, self._weights.shape(name)), dtype)
 
     def output_matrix(self, graph: Graph, *, tied: bool) -> Tensor:
-        return self.matrix(graph, EMBEDDING if tied else 'decoder.lm_head.weight')
+        return self.matrix(graph, EMBEDDING if tied else 'decoder.lm_head.weight', self.compute)
 
     def embeddings(self) -> EmbeddingTable:
         rows, width = self._weights.shape(EMBEDDING)
@@ -178,6 +216,12 @@ class CheckpointBytes:
         if file.name not in self.files:
             self.files.append(file.name)
         return file.name
+
+
+def packed_int4(codes: np.ndarray) -> np.ndarray:
+    """INT4 as ONNX stores it: two codes a byte, the first in the lower half."""
+    halves = np.append(codes.reshape(-1), np.zeros(codes.size % 2, codes.dtype)).view(np.uint8) & 15
+    return halves[0::2] | halves[1::2] << 4
 
 
 @contextmanager

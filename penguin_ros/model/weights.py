@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from penguin_ros.backends.manifest import hash_files
 from penguin_ros.core.errors import CheckpointError
 from penguin_ros.model.config import BlockConfig, EncoderConfig, PenguinVLConfig
 
@@ -92,6 +93,11 @@ class WeightFiles:
     def names(self) -> list[str]:
         """Canonical names, sorted."""
         return sorted(self._entries)
+
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each weights file, by name; reads them whole."""
+        return {name: entry.sha256 for name, entry in hash_files(
+            self.folder, {entry.span.file.name for entry in self._entries.values()}).items()}
 
     def shape(self, name: str) -> Shape:
         return self._entry(name).shape

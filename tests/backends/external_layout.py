@@ -42,7 +42,8 @@ def layout_problems(path: Path) -> list[str]:
     sizes = {}
     for tensor in onnx.load(path, load_external_data=False).graph.initializer:
         values = math.prod(tensor.dims)
-        sizes[tensor.name] = values * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        sizes[tensor.name] = (-(-values // 2) if tensor.data_type == onnx.TensorProto.INT4     # two to a byte
+                              else values * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
         if values > MOST_VALUES:
             problems.append(f'{tensor.name} has {values} values')
     by_file = defaultdict(list)

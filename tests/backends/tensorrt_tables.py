@@ -14,7 +14,8 @@ from onnx import TensorProto, numpy_helper
 
 VERSIONS = ('10.3', '10.15', '11.1')
 DATA = Path(__file__).parent.parent / 'data'
-OPSETS = {'plain': 18, 'quantised': 21}     # INT4 weights need 21 in the file; everything else keeps to 18
+OPSETS = {'plain': 18, 'int8': 19, 'int4': 21}     # rounding of FP16 came with 19, INT4 weights with 21
+BLOCKS = {64, 128}      # of INT4 weights (TensorRT's documentation, quantisation schemes)
 # Every attribute we set; the parser reads these in all versions.
 ATTRIBUTES = {'Cast': {'to'}, 'Concat': {'axis'}, 'Gather': {'axis'}, 'ReduceMean': {'keepdims'}, 'Softmax': {'axis'},
               'Split': {'axis'}, 'Transpose': {'perm'}, 'DequantizeLinear': {'axis', 'block_size'}, 'QuantizeLinear': {'axis'}}
@@ -45,7 +46,7 @@ def problems_of(path: Path, version: str) -> list[str]:
             continue
         problems += [f'{node.name}: {text}' for text in (
             *_wrong_types(node, types, row['dtypes']), *_wrong_attributes(node, row['dtypes']),
-            *_broken_restrictions(node, row['restrictions'], constants))]
+            *_broken_restrictions(node, row['restrictions'], constants), *_wrong_rounding(node, types, constants))]
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.DOUBLE:
             problems.append(f'{tensor.name} is float64')
@@ -90,6 +91,27 @@ def _wrong_attributes(node: onnx.NodeProto, allowed: list[str]) -> list[str]:
     wrong += [f'casts to {TYPES.get(attribute.i, attribute.i)}' for attribute in node.attribute
               if node.op_type == 'Cast' and TYPES.get(attribute.i) not in allowed]
     return wrong
+
+
+def _wrong_rounding(node: onnx.NodeProto, types: dict[str, str], constants: dict[str, TensorProto]) -> list[str]:
+    """What TensorRT's documentation asks of explicit quantisation beside the table (reference/tensorrt.md 4)."""
+    if node.op_type not in ('QuantizeLinear', 'DequantizeLinear'):
+        return []
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    scale = constants.get(node.input[1])
+    if scale is None:
+        return ['the scale is no constant']
+    if node.op_type == 'QuantizeLinear':
+        return [] if types[node.input[0]] == types[node.input[1]] else ['input and scale differ in type']
+    weight = constants.get(node.input[0])
+    if weight is None:      # an activation: one scale for all
+        return [] if not list(scale.dims) else ['an activation has more than one scale']
+    rows, columns = weight.dims
+    if weight.data_type != TensorProto.INT4:
+        return [] if attributes == {'axis': 1} and list(scale.dims) == [columns] else ['INT8 weights want a scale a column']
+    block = attributes.get('block_size', 0)
+    fine = block in BLOCKS and rows % block == 0 and attributes['axis'] == 0 and list(scale.dims) == [rows // block, columns]
+    return [] if fine else [f'INT4 weights [{rows}, {columns}] cannot have blocks of {block}']
 
 
 def _broken_restrictions(node: onnx.NodeProto, text: str, constants: dict[str, TensorProto]) -> list[str]:

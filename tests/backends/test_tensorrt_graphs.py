@@ -20,7 +20,7 @@ from tensorrt_tables import VERSIONS, problems_of  # noqa: E402
 
 from penguin_ros.model.config import PENGUIN_VL_2B, PENGUIN_VL_8B, PenguinVLConfig  # noqa: E402
 from penguin_ros.model.export import ExportOptions, export_checkpoint, language_graph, vision_graph  # noqa: E402
-from penguin_ros.model.graph import Graph, Tensor  # noqa: E402
+from penguin_ros.model.quantise import Rounding  # noqa: E402
 from penguin_ros.model.stored_weights import OwnFiles  # noqa: E402
 from penguin_ros.model.weights import Shape, expected_shapes  # noqa: E402
 from tests.model.write_random_checkpoint import TINY, write_random_checkpoint  # noqa: E402
@@ -77,9 +77,13 @@ class HolesForWeights(OwnFiles):
         stream.truncate(stream.tell() + value.nbytes)
         stream.seek(0, os.SEEK_END)
 
-    def matrix(self, graph: Graph, name: str) -> Tensor:
+    def _turned(self, name: str, dtype: str) -> np.ndarray:
         rows, *columns = self._weights.shape(name)
-        return self._store(graph, name, np.broadcast_to(np.zeros((), self.compute), (math.prod(columns), rows)))
+        return np.broadcast_to(np.zeros((), dtype), (math.prod(columns), rows))
+
+    def _codes(self, name: str, rounding: Rounding) -> np.ndarray:
+        values = math.prod(self._weights.shape(name))
+        return np.broadcast_to(np.int8(0), values // 2 if rounding.kind == 'int4' else values)
 
     def _blocks_as(self, name: str, dtype: str) -> Iterator[tuple[int, np.ndarray]]:
         yield 0, np.broadcast_to(np.zeros((), dtype), self._weights.shape(name))
