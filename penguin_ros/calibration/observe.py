@@ -18,7 +18,7 @@ from penguin_ros.backends.onnx import OnnxLanguageEngine, OnnxVisionEngine, open
 from penguin_ros.core.engine import LanguageSpec, VisionSpec, VisualTokens
 from penguin_ros.model.calibration import Reach
 
-KEPT_ROWS = 768             # of each product's input, to try roundings on
+KEPT_ROWS = 512             # of each product's input, to try roundings on
 _ROW_STRIDE = 5             # one row in so many is looked at; no merge window or token grid has this period
 _LARGEST, _CHANNELS, _ROWS = 'largest/', 'channels/', 'rows/'
 
@@ -51,7 +51,7 @@ class Observations:
     def _keep_rows(self, tensor: str, rows: np.ndarray) -> None:
         kept = self.rows.setdefault(tensor, [])
         kept.append(rows)
-        if sum(map(len, kept)) > 4 * KEPT_ROWS:     # thin out evenly, so that late frames count as much as early ones
+        if sum(map(len, kept)) > 2 * KEPT_ROWS:     # thin out evenly, so that late frames count as much as early ones
             self.rows[tensor] = [np.concatenate(kept)[::2]]
 
     def rows_of(self, tensor: str) -> np.ndarray:

@@ -74,7 +74,7 @@ def write_calibration(folder: Path, engines: Mapping[str, EngineCalibration], ab
     """Write ranges, scales and, last, the manifest; ``about`` goes into it. Frames and prompts are there already."""
     (folder / 'ranges').mkdir(parents=True, exist_ok=True)
     for name, engine in engines.items():
-        write_whole(folder / 'ranges' / f'{name}.json', (json.dumps(_ranges(engine), indent=1) + '\n').encode())
+        write_whole(folder / 'ranges' / f'{name}.json', _a_line_each(_ranges(engine)).encode())
     save_file({f'{name}/{key}': value for name, engine in engines.items() for key, value in _tensors(engine).items()},
               folder / SCALES_FILE)
     files = [SCALES_FILE, *(f'ranges/{name}.json' for name in engines),
@@ -146,6 +146,17 @@ def _ranges(engine: EngineCalibration) -> dict[str, Any]:
             for name, reach in engine.reaches.items()},
         'products': {name: {'error': float(f'{error:.4g}'), 'smoothed': engine.roundings[name].smoothing is not None}
                      for name, error in engine.errors.items()}}
+
+
+def _a_line_each(content: Mapping[str, Any]) -> str:
+    """JSON with one line for each entry of each object inside, so that two calibrations can be compared line by line."""
+    parts = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, Mapping):
+            text = '{\n' + ',\n'.join(f'  {json.dumps(name)}: {json.dumps(entry)}' for name, entry in value.items()) + '\n }'
+        parts.append(f' {json.dumps(key)}: {text}')
+    return '{\n' + ',\n'.join(parts) + '\n}\n'
 
 
 def _tensors(engine: EngineCalibration) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ _SMOOTHING_LIMIT = 64.0         # a channel is moved by no more than this factor
 _INPUT_REACHES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # shares of the largest input that INT8 may cover
 _BLOCK_REACHES = tuple(np.linspace(0.6, 1.0, 17))       # likewise of a block's largest weight, for INT4
 _LEAST_GAIN = 0.02              # of the error; less is not worth one more operation in the graph
+_TRIED_COLUMNS = 512            # of each weight that smoothings are tried on
 
 
 @dataclass(frozen=True)
@@ -72,29 +73,37 @@ def best_roundings(kind: str, rows: np.ndarray, largest: np.ndarray, weights: Se
 
     ``rows`` [R, in] are inputs as they occur, ``largest`` [in] what each channel reached at most, over more than these rows.
     """
-    exact = [rows @ weight for weight in weights]
+    some = [_some_columns(weight) for weight in weights]
+    exact = [rows @ weight for weight in some]
 
     def error(roundings: Sequence[Rounding]) -> float:
         total = 0.0
-        for rounding, weight, product in zip(roundings, weights, exact):
+        for rounding, weight, product in zip(roundings, some, exact):
             off = rounding.rounded_input(rows) @ rounding.rounded_weight(weight) - product
             total += float((off ** 2).sum() / max(float((product ** 2).sum()), 1e-30))
         return total
 
     tried = [(error(roundings), roundings) for smoothing in _smoothings(kind, rows, largest, weights)
-             for roundings in _candidates(kind, rows, largest, weights, smoothing)]
+             for roundings in _candidates(kind, rows, largest, some, smoothing)]
     least, best = tried[0]                      # the first has no smoothing
     for candidate_error, candidate in tried[1:]:
         if candidate_error < least * (1 - _LEAST_GAIN):
             least, best = candidate_error, candidate
-    return best
+    input_scale, smoothing = best[0].input_scale, best[0].smoothing
+    return [Rounding(kind, _weight_scale(kind, rows, weight, smoothing), input_scale, smoothing) for weight in weights]
 
 
 def relative_error(rounding: Rounding, rows: np.ndarray, weight: np.ndarray) -> float:
-    """What a product loses: the error's size in parts of the product's."""
-    product = rows @ weight
-    off = rounding.rounded_input(rows) @ rounding.rounded_weight(weight) - product
+    """What a product loses: the error's size in parts of the product's, over some columns."""
+    some = _some_columns(weight)
+    product = rows @ some
+    off = rounding.rounded_input(rows) @ _some_columns(rounding.rounded_weight(weight)) - product
     return float(np.linalg.norm(off) / max(float(np.linalg.norm(product)), 1e-30))
+
+
+def _some_columns(weight: np.ndarray) -> np.ndarray:
+    """At most _TRIED_COLUMNS columns, evenly."""
+    return np.ascontiguousarray(weight[:, ::-(-weight.shape[1] // _TRIED_COLUMNS)])
 
 
 def _smoothings(kind: str, rows: np.ndarray, largest: np.ndarray, weights: Sequence[np.ndarray]) -> Iterator[np.ndarray | None]:
@@ -117,29 +126,42 @@ def _smoothings(kind: str, rows: np.ndarray, largest: np.ndarray, weights: Seque
 def _candidates(kind: str, rows: np.ndarray, largest: np.ndarray, weights: Sequence[np.ndarray],
                 smoothing: np.ndarray | None) -> Iterator[list[Rounding]]:
     """Roundings of all weights with one smoothing."""
+    scales = [_weight_scale(kind, rows, weight, smoothing) for weight in weights]
     if kind == 'int4':
-        importance = ((rows if smoothing is None else rows * smoothing) ** 2).mean(axis=0)
-        yield [Rounding(kind, _block_scales(_smoothed(weight, smoothing), importance), None, smoothing) for weight in weights]
+        yield [Rounding(kind, scale, None, smoothing) for scale in scales]
         return
-    scales = [_scale(np.abs(_smoothed(weight, smoothing)).max(axis=0), kind) for weight in weights]
     reach = float((largest if smoothing is None else largest * smoothing).max())
     for share in _INPUT_REACHES:
         input_scale = np.float16(_scale(np.array([share * reach]), kind)[0])
         yield [Rounding(kind, scale, input_scale, smoothing) for scale in scales]
 
 
-def _block_scales(weight: np.ndarray, importance: np.ndarray) -> np.ndarray:
-    """INT4 scales [in / block, out] of a weight, each by which its block's squares, weighted by row, lose least."""
+def _weight_scale(kind: str, rows: np.ndarray, weight: np.ndarray, smoothing: np.ndarray | None) -> np.ndarray:
+    """The scales of one smoothed weight, as Rounding has them."""
+    weight = _smoothed(weight, smoothing)
+    if kind == 'int8':
+        return _scale(np.abs(weight).max(axis=0), kind)
+    importance = ((rows if smoothing is None else rows * smoothing) ** 2).mean(axis=0)
+    importance += 1e-12 * importance.max() + 1e-30      # where no row had anything, all rows count alike
     block = next(size for size in BLOCKS if len(weight) % size == 0)
-    blocks = weight.reshape(-1, block, weight.shape[1])
-    per_row = importance.reshape(-1, block, 1) + 1e-12 * (importance.max() + 1e-30)
-    reach = np.abs(blocks).max(axis=1)
-    best, least = _scale(reach, 'int4'), np.full(reach.shape, np.inf, np.float32)
+    return np.stack([_block_scale(weight[begin:begin + block], importance[begin:begin + block])
+                     for begin in range(0, len(weight), block)])
+
+
+def _block_scale(block: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """INT4 scales [out] of one block [rows, out], by which its squares, weighted by row, lose least."""
+    reach = np.abs(block).max(axis=0)
+    best, least = _scale(reach, 'int4'), np.full(len(reach), np.inf, np.float32)
     for share in _BLOCK_REACHES:
         scale = _scale(share * reach, 'int4')
-        wide = scale.astype(np.float32)[:, None]
-        off = np.clip(np.rint(blocks / wide), -8, 7) * wide - blocks
-        lost = (off ** 2 * per_row).sum(axis=1)
+        wide = scale.astype(np.float32)
+        off = block / wide
+        np.rint(off, out=off)
+        np.clip(off, -8, 7, out=off)
+        off *= wide
+        off -= block
+        off *= off
+        lost = importance @ off
         best = np.where(lost < least, scale, best)
         least = np.minimum(lost, least)
     return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,16 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='needs ONNX Runtime: pip
 from penguin_ros.assemble import load_engines  # noqa: E402
 from penguin_ros.backends.manifest import read_manifest  # noqa: E402
 from penguin_ros.backends.recipe import read_recipe  # noqa: E402
+from penguin_ros.calibration.frames import decoded_frames, read_frames, write_frames  # noqa: E402
 from penguin_ros.calibration.observe import KEPT_ROWS, Observations, observed_graph  # noqa: E402
 from penguin_ros.cli.main import main  # noqa: E402
 from penguin_ros.core.config import PenguinConfig  # noqa: E402
+from penguin_ros.core.decode import Limits, decode  # noqa: E402
 from penguin_ros.core.errors import ConfigError  # noqa: E402
+from penguin_ros.core.pixels import patches_for_grid  # noqa: E402
+from penguin_ros.core.prompt import question_tail  # noqa: E402
 from penguin_ros.core.rotary import encoder_tables  # noqa: E402
+from penguin_ros.core.stream import Stream  # noqa: E402
 from penguin_ros.model.calibration import read_calibration  # noqa: E402
 from penguin_ros.model.config import DecoderConfig, EncoderConfig, PenguinVLConfig  # noqa: E402
 from penguin_ros.model.export import ExportOptions, export_checkpoint  # noqa: E402
@@ -29,6 +35,8 @@ from penguin_ros.model.weights import WeightFiles, published_name, write_safeten
 from tests.core.numpy_engine import byte_words  # noqa: E402
 from tests.model.write_random_checkpoint import write_random_checkpoint  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / 'engines' / 'nano'
 _block = {'layers': 1, 'heads': 4, 'kv_heads': 2, 'head_dim': 16, 'norm_eps': 1e-6, 'rope_theta': 1e4}
 SMALL = PenguinVLConfig(
     encoder=EncoderConfig(width=64, mlp_width=96, **_block),
@@ -198,3 +206,34 @@ def test_the_ranges_can_be_read_by_people(site: Path) -> None:
     assert ranges['float16_limit'] == 1e4
     assert ranges['activations']['decoder.layers.0.mlp.gated']['weights'] == ['decoder.layers.0.mlp.down_proj.weight']
     assert 0 < ranges['products']['decoder.layers.0.mlp.down_proj.weight']['error'] < 0.2
+
+
+def test_the_shipped_model_rounded_says_nearly_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its weights are: nearly every token of its captions stays the likeliest one."""
+    pytest.importorskip('rosbags', reason='needs rosbags: pip install rosbags')
+    monkeypatch.chdir(tmp_path)
+    listed = read_frames(ROOT / 'calibration' / 'nano' / 'frames.json')
+    few = replace(listed, frames=tuple(replace(frame, prompts=('caption',)) for frame in listed.frames[::20]))
+    write_frames(tmp_path / 'calibration', few, {'caption': ''})
+    (tmp_path / 'nano.yaml').write_text(RECIPE.replace('checkpoint: model', f'checkpoint: {NANO}').replace('patches: 64', 'patches: 512'))
+    assert main(['calibrate', 'nano.yaml']) == 0
+    assert main(['build', 'nano.yaml']) == 0
+    exact, rounded = (load_engines(PenguinConfig(engine=str(folder)), logging.getLogger())
+                      for folder in (NANO, tmp_path / 'engine'))
+    same = total = 0
+    for frame, pixels in decoded_frames(few):
+        prompt = exact.words.ids(question_tail(exact.dialect.caption_instruction))
+        patches = patches_for_grid(pixels, frame.grid, merge=2)
+        logits = []
+        written: list[int] = []
+        for engines in (exact, rounded):
+            stream = Stream(engines.language, engines.words, 512)
+            stream.append_frame(frame.stamp_ns, engines.vision.encode(patches, frame.grid), frame.grid, keyframe=True)
+            if engines is exact:
+                written = decode(stream, [prompt], end_id=engines.words.end_id, limits=Limits(64)).ids
+            text = np.concatenate([prompt, np.array(written, np.int64)])
+            logits.append(stream.append(stream.end, [text], range(len(prompt) - 1, len(text)))[1])
+        same += int((logits[0].argmax(axis=1) == logits[1].argmax(axis=1)).sum())
+        total += len(logits[0])
+    assert total > 100
+    assert same / total > 0.9, f'{same} of {total} tokens'
