@@ -9,7 +9,7 @@ import os
 
 from setuptools import setup
 
-SHIPPED = ('msg', 'srv', 'action', 'config', 'engines', 'recordings')
+SHIPPED = ('msg', 'srv', 'action', 'config', 'engines', 'calibration', 'recordings')
 LEFT_OUT = ('.engine', '.engine.tmp', '.pyc')      # engines belong to the machine they were built on
 
 

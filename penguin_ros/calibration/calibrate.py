@@ -20,6 +20,7 @@ from penguin_ros.backends.manifest import TableEntry
 from penguin_ros.calibration.frames import (
     FRAMES_FILE,
     PROMPTS_FILE,
+    Frame,
     FrameList,
     choose_frames,
     decoded_frames,
@@ -29,7 +30,8 @@ from penguin_ros.calibration.frames import (
 )
 from penguin_ros.calibration.observe import Observations, ObservedLanguageEngine, ObservedVisionEngine, observed_graph
 from penguin_ros.core.decode import Limits, decode
-from penguin_ros.core.dialect import read_dialect
+from penguin_ros.core.dialect import Dialect, read_dialect
+from penguin_ros.core.frame import Region
 from penguin_ros.core.pixels import patches_for_grid
 from penguin_ros.core.prompt import question_tail
 from penguin_ros.core.stream import LEAD_ROWS, Stream
@@ -130,7 +132,7 @@ def _observe(task: Task, listed: FrameList, prompts: Mapping[str, str], scratch:
         visual = vision.encode(patches, frame.grid)
         stream.append_frame(frame.stamp_ns, visual, frame.grid, keyframe=number % WINDOW == 0)
         for prompt in frame.prompts:
-            text = prompts[prompt] or dialect.caption_instruction
+            text = _question(prompts[prompt], dialect, frame)
             decoded = decode(stream, [words.ids(question_tail(text))], end_id=words.end_id, limits=limits,
                              draft=drafts.get(prompt, ()))
             drafts[prompt] = decoded.ids
@@ -139,6 +141,15 @@ def _observe(task: Task, listed: FrameList, prompts: Mapping[str, str], scratch:
             left_s = (said_s - began_s) / (number + 1) * (len(listed.frames) - number - 1)
             progress(f'frame {number + 1} of {len(listed.frames)} looked at, about {left_s:.0f} s to go')
     return found
+
+
+def _question(text: str, dialect: Dialect, frame: Frame) -> str:
+    """A prompt in the model's words: none is the caption instruction, {box} the middle of the frame."""
+    if '{box}' not in text:
+        return text or dialect.caption_instruction
+    width, height = frame.width_px, frame.height_px
+    middle = Region(0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height)
+    return dialect.with_region(text, middle, width_px=width, height_px=height)
 
 
 def _round(weights: WeightFiles, kind: str, observations: Observations, kept_float32: tuple[str, ...],

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 
 from penguin_ros.backends.manifest import write_whole
-from penguin_ros.core.encoding import rgb_from_compressed
+from penguin_ros.core.encoding import MAX_PIXELS, rgb_from_compressed
 from penguin_ros.core.errors import CalibrationError, ImageError
 from penguin_ros.core.grid import fit_grid, native_grid
 
@@ -73,24 +74,22 @@ class Picture:
 
 def pictures_of(source: Path) -> Iterator[Picture]:
     """Every image of an .mcap file, a rosbag2 folder or a folder of JPEG and PNG files, in order."""
-    if source.is_dir() and not (source / 'metadata.yaml').exists():
-        files = sorted(file for file in source.iterdir() if file.suffix.lower() in PICTURES)
-        for number, file in enumerate(files):
+    if _holds_files(source):
+        for number, file in enumerate(_files_of(source)):
             data = file.read_bytes()
             yield Picture(file.name, FIRST_STAMP_NS + number * PICTURE_INTERVAL_NS, data, partial(rgb_from_compressed, data))
         return
-    try:
-        from penguin_ros.dds.interfaces import ros_types
-        from penguin_ros.dds.recording import Recording
-        from penguin_ros.dds.replay import cameras_of
-    except ImportError as error:
-        raise CalibrationError(f'{source} is read with rosbags, which is missing ({error}). Install it: '
-                               'pip install "penguin_ros[dds]", or give a folder of JPEG files.') from error
-    types = ros_types()
-    with Recording(source) as recording:
-        for recorded in recording.messages(list(cameras_of(recording).values())):
-            yield Picture(f'{recorded.topic} {recorded.time_ns}', recorded.time_ns, recorded.data,
-                          partial(_decode, types, recorded))
+    with _recording(source) as (recording, topics):
+        for recorded in recording.messages(topics):
+            yield Picture(f'{recorded.topic} {recorded.time_ns}', recorded.time_ns, recorded.data, partial(_decode, recorded))
+
+
+def count_pictures(source: Path) -> int:
+    """How many images a source has, without reading them."""
+    if _holds_files(source):
+        return len(_files_of(source))
+    with _recording(source) as (recording, topics):
+        return int(recording.count(topics))
 
 
 def choose_frames(source: Path, count: int, *, max_tokens: int, patch_px: int, merge: int, prompts: Sequence[str],
@@ -179,8 +178,8 @@ class _Seen:
 
 
 def _looked_at(source: Path, progress: Progress) -> Iterator[_Seen]:
-    total = sum(1 for _ in pictures_of(source))
-    stride = -(-total // MOST_LOOKED_AT)
+    total = count_pictures(source)
+    stride = max(1, -(-total // MOST_LOOKED_AT))
     for number, picture in enumerate(pictures_of(source)):
         if number % stride:
             continue
@@ -217,8 +216,28 @@ def _choose(thumbnails: np.ndarray, sharpness: np.ndarray, count: int) -> dict[i
     return chosen
 
 
-def _decode(types: Any, recorded: Any) -> np.ndarray:
-    from penguin_ros.core.encoding import MAX_PIXELS
-    from penguin_ros.dds.interfaces import rgb_from_msg
+def _holds_files(source: Path) -> bool:
+    return source.is_dir() and not (source / 'metadata.yaml').exists()      # which a rosbag2 folder has
 
-    return rgb_from_msg(types.decode(recorded.data, recorded.type_name), max_pixels=MAX_PIXELS)
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+
+
+@contextmanager
+def _recording(source: Path) -> Iterator[tuple[Any, list[str]]]:
+    """An open recording and the topics of its cameras."""
+    try:
+        from penguin_ros.dds.recording import Recording
+        from penguin_ros.dds.replay import cameras_of
+    except ImportError as error:
+        raise CalibrationError(f'{source} is read with rosbags, which is missing ({error}). Install it: '
+                               'pip install "penguin_ros[dds]", or give a folder of JPEG files.') from error
+    with Recording(source) as recording:
+        yield recording, list(cameras_of(recording).values())
+
+
+def _decode(recorded: Any) -> np.ndarray:
+    from penguin_ros.dds.interfaces import rgb_from_msg, ros_types
+
+    return rgb_from_msg(ros_types().decode(recorded.data, recorded.type_name), max_pixels=MAX_PIXELS)

@@ -87,7 +87,7 @@ def test_from_pictures_to_an_engine_whose_name_depends_on_the_calibration(
     assert main(['calibrate', 'recipe.yaml']) == 0       # the same frames again
     assert before == {file: file.read_bytes() for file in Path('calibration').rglob('*') if file.is_file()}
 
-    (site / 'calibration' / 'prompts.jsonl').write_text('{"id": "caption", "text": "What is this?"}\n')
+    (site / 'calibration' / 'prompts.jsonl').write_text('{"id": "caption", "text": "What is in {box}?"}\n')
     assert main(['calibrate', 'recipe.yaml']) == 0
     assert main(['build', 'recipe.yaml']) == 0
     assert read_manifest(site / 'engine').engine_hash != manifest.engine_hash
@@ -215,7 +215,8 @@ def test_the_shipped_model_rounded_says_nearly_the_same(tmp_path: Path, monkeypa
     listed = read_frames(ROOT / 'calibration' / 'nano' / 'frames.json')
     few = replace(listed, frames=tuple(replace(frame, prompts=('caption',)) for frame in listed.frames[::20]))
     write_frames(tmp_path / 'calibration', few, {'caption': ''})
-    (tmp_path / 'nano.yaml').write_text(RECIPE.replace('checkpoint: model', f'checkpoint: {NANO}').replace('patches: 64', 'patches: 512'))
+    recipe = RECIPE.replace('checkpoint: model', f'checkpoint: {NANO}').replace('patches: 64', 'patches: 512')
+    (tmp_path / 'nano.yaml').write_text(recipe)
     assert main(['calibrate', 'nano.yaml']) == 0
     assert main(['build', 'nano.yaml']) == 0
     exact, rounded = (load_engines(PenguinConfig(engine=str(folder)), logging.getLogger())
