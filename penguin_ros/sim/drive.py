@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from penguin_ros.sim.clip import Pose, is_free, replaced, sample_identity, spot_in_view, untouched, with_thing_in_view
+from penguin_ros.sim.clip import (
+    Pose,
+    is_free,
+    repainted,
+    replaced,
+    sample_identity,
+    spot_in_view,
+    untouched,
+    with_thing_in_view,
+)
+from penguin_ros.sim.rig import sample_rig, seen_through
 from penguin_ros.sim.world import (
     Room,
     Sensor,
@@ -45,6 +55,57 @@ class _Stand:
 def sample_drive(split: str, seed: int, seconds: float) -> World:
     """A hall, a robot's way through it for so many seconds, and what happens meanwhile; the same for the same arguments."""
     rng = rng_for(split, seed, 'drive')
+    world, stands = _empty_hall(rng, split, seed, seconds)
+    for stand in stands:
+        world = _furnish_view(rng, world, stand.from_s, wanted=int(rng.integers(1, 4)))
+    for index, stand in enumerate(stands):
+        world = _something_happens(rng, world, stand, happening=index)
+    return world
+
+
+def sample_rig_drive(split: str, seed: int, seconds: float, *, number: int = 0) -> World:
+    """A drive for a robot with cameras all around (rig.py): things and happenings on every side, paint and light too.
+
+    The world is the same whichever of the cameras are then looked through. `number` tells apart the drives that one robot
+    makes after another.
+    """
+    rng = rng_for(split, seed, f'rig drive {number}')
+    world, stands = _empty_hall(rng, split, seed, seconds)
+    eyes = [seen_through(world, mount) for mount in sample_rig(split, seed)]
+    for stand in stands:
+        for eye in eyes:
+            wanted = int(rng.integers(1, 3) if eye is eyes[0] else rng.integers(0, 2))
+            furnished = _furnish_view(rng, _looking_as(eye, world), stand.from_s, wanted)
+            world = replace(world, things=furnished.things)
+    kinds = [_appears, _walks_by, _leaves, _moves, _changes_colour, _light_goes_off]
+    deck = [kinds[index] for index in rng.permutation(len(kinds))]
+    for stand in stands:
+        for eye in (eyes[0], eyes[int(rng.integers(1, len(eyes)))]):
+            time_s = stand.from_s + float(rng.uniform(0.3, 0.7)) * (stand.until_s - stand.from_s)
+            for kind in list(deck):
+                changed = kind(rng, _looking_as(eye, world), time_s)
+                new = [thing for thing in changed.things if thing not in world.things]
+                if (changed.light == world.light and changed.things == world.things) \
+                        or any(_meets_robot(world.robot, thing) for thing in new):
+                    continue
+                world = replace(world, things=changed.things, light=changed.light)
+                deck.remove(kind)                  # what has just happened waits until all else has had its turn
+                deck.append(kind)
+                break
+    return world
+
+
+def with_plain_look(world: World) -> World:
+    """Without shadows and smoothed edges, which take two thirds of the time of a picture."""
+    return replace(world, light=replace(world.light, casts_shadow=False), sensor=replace(world.sensor, smooth_edges=False))
+
+
+def _looking_as(eye: World, world: World) -> World:
+    return replace(world, camera=eye.camera, robot=eye.robot)
+
+
+def _empty_hall(rng: np.random.Generator, split: str, seed: int, seconds: float) -> tuple[World, list[_Stand]]:
+    """Hall, light, camera and the robot's way, with nothing in it yet but shelves."""
     half_x, half_y = float(rng.uniform(6.5, 8.5)), float(rng.uniform(4.5, 6.0))
     room = sample_room(rng, -half_x, half_x, -half_y, half_y)
     shelves = _shelves_along_walls(rng, room)
@@ -54,12 +115,7 @@ def sample_drive(split: str, seed: int, seconds: float) -> World:
     sensor = Sensor(exposure=1.12, white_balance=sensor.white_balance, noise=1.5, blur_px=0.4,
                     vignette=sensor.vignette, smooth_edges=True)
     robot, stands = _plan(rng, room, shelves, seconds)
-    world = World(split, seed, room, shelves, (), light, sample_camera(rng), robot, sensor)
-    for stand in stands:
-        world = _furnish_view(rng, world, stand.from_s)
-    for index, stand in enumerate(stands):
-        world = _something_happens(rng, world, stand, happening=index)
-    return world
+    return World(split, seed, room, shelves, (), light, sample_camera(rng), robot, sensor), stands
 
 
 def _slanting(direction: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -147,9 +203,18 @@ def _seen_from(world: World, time_s: float) -> list[Thing]:
     return found
 
 
-def _furnish_view(rng: np.random.Generator, world: World, time_s: float) -> World:
-    """Fill up what the robot sees at a time to one, two or three things."""
-    wanted = int(rng.integers(1, 4))
+def _meets_robot(robot: Way, thing: Thing) -> bool:
+    """Whether a thing on its way comes so near that the robot touches it."""
+    from_s = max(thing.present_s[0], thing.way.stops[0][0] - 10.0)
+    for time_s in np.arange(from_s, min(thing.present_s[1], thing.way.stops[-1][0]), 0.1):
+        (x, y, _), (robot_x, robot_y, _) = thing.way.at(float(time_s)), robot.at(float(time_s))
+        if math.hypot(x - robot_x, y - robot_y) < thing.radius_m + 0.35:
+            return True
+    return False
+
+
+def _furnish_view(rng: np.random.Generator, world: World, time_s: float, wanted: int) -> World:
+    """Fill up what the robot sees at a time to so many things."""
     for _ in range(8):
         if len(_seen_from(world, time_s)) >= wanted:
             break
@@ -202,6 +267,20 @@ def _moves(rng: np.random.Generator, world: World, time_s: float) -> World:
         if _well_away_from_robot(world, moved):
             return replaced(world, moved)
     return world
+
+
+def _changes_colour(rng: np.random.Generator, world: World, time_s: float) -> World:
+    seen = _calm_and_seen(world, time_s)
+    return replaced(world, repainted(rng, seen[int(rng.integers(len(seen)))], time_s)) if seen else world
+
+
+def _light_goes_off(rng: np.random.Generator, world: World, time_s: float) -> World:
+    """For some seconds only a part of the lamps is on."""
+    levels, low = world.light.levels, float(rng.uniform(0.35, 0.55))
+    if time_s < levels[-1][0] + 3.0:
+        return world
+    off_and_on = ((time_s, low), (time_s + float(rng.uniform(4.0, 9.0)), 1.0))
+    return replace(world, light=replace(world.light, levels=(*levels, *off_and_on)))
 
 
 def _walks_by(rng: np.random.Generator, world: World, time_s: float) -> World:

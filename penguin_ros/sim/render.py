@@ -16,7 +16,7 @@ import numpy as np
 from penguin_ros.sim.parts import Part, parts_of_thing
 from penguin_ros.sim.silhouette import camera_axes, silhouette
 from penguin_ros.sim.stage import Stage
-from penguin_ros.sim.world import Camera, Sensor, Thing, World, is_path_clear, rng_for
+from penguin_ros.sim.world import Sensor, Thing, World, is_path_clear, rng_for
 
 MIN_VISIBLE_SHARE = 0.0025      # of the picture's pixels
 MIN_VISIBLE_FRACTION = 0.35     # of the thing's whole outline
@@ -66,9 +66,8 @@ class FrameTruth:
 class Renderer:
     """Turns a world at a time into a picture and its truth. Not for use from several threads."""
 
-    def __init__(self, camera: Camera | None = None) -> None:
-        self._size = camera or Camera()
-        self._stages: dict[bool, Stage] = {}
+    def __init__(self) -> None:
+        self._stages: dict[tuple[int, int, bool], Stage] = {}
         noise_rng = np.random.default_rng(5)
         self._noise = noise_rng.standard_normal(1 << 21, dtype=np.float32)
 
@@ -83,12 +82,17 @@ class Renderer:
             stage.close()
         self._stages.clear()
 
-    def frame(self, world: World, time_s: float) -> tuple[np.ndarray, FrameTruth]:
-        """RGB uint8 [height, width, 3] as the sensor gives it, and what it shows."""
-        smooth = world.sensor.smooth_edges
-        if smooth not in self._stages:
-            self._stages[smooth] = Stage(self._size, smooth_edges=smooth)
-        stage = self._stages[smooth]
+    def frame(self, world: World, time_s: float, *, shutter_s: float = 0.0, grain: str = '') -> tuple[np.ndarray, FrameTruth]:
+        """RGB uint8 [height, width, 3] as the sensor gives it, and what it shows.
+
+        An open shutter smears the picture while the robot turns; the truth is that of its middle. `grain` names the
+        sensor: those of one robot do not share their noise.
+        """
+        camera, smooth = world.camera, world.sensor.smooth_edges
+        key = (camera.width_px, camera.height_px, smooth)
+        if key not in self._stages:
+            self._stages[key] = Stage(camera, smooth_edges=smooth)
+        stage = self._stages[key]
         things = world.things_at(time_s)
         built = [parts_of_thing(thing, time_s) for thing in things]
         owned = [(_owner(slot, part), part) for slot, parts in enumerate(built) for part in parts]
@@ -96,9 +100,11 @@ class Renderer:
         picture = stage.picture()
         seen_owner = np.append(owners, 0)[stage.geom_ids()]    # -1 reads the appended 0
         truth = _truth(world, time_s, things, built, seen_owner)
-        return self._sense(picture, world, time_s), truth
+        if shutter_s > 0:
+            picture = _smeared(picture, world, time_s, shutter_s)
+        return self._sense(picture, world, time_s, grain), truth
 
-    def _sense(self, picture: np.ndarray, world: World, time_s: float) -> np.ndarray:
+    def _sense(self, picture: np.ndarray, world: World, time_s: float, grain: str) -> np.ndarray:
         """Blur, exposure, white balance, vignette and noise; the noise is the world's own at this time."""
         sensor = world.sensor
         if sensor.blur_px > 0:
@@ -106,9 +112,29 @@ class Renderer:
         light = picture.astype(np.float32)
         light *= np.float32(sensor.exposure) * np.array(sensor.white_balance, np.float32)
         light *= _vignette(picture.shape[0], picture.shape[1], sensor)
-        start = int(rng_for(world.split, world.seed, f'noise at {time_s:.3f}').integers(self._noise.size - light.size))
+        purpose = f'noise at {time_s:.3f}' + (f' of {grain}' if grain else '')
+        start = int(rng_for(world.split, world.seed, purpose).integers(self._noise.size - light.size))
         light += np.float32(sensor.noise) * self._noise[start:start + light.size].reshape(light.shape)
         return cv2.convertScaleAbs(np.maximum(light, 0.0))
+
+
+def _smeared(picture: np.ndarray, world: World, time_s: float, shutter_s: float) -> np.ndarray:
+    """The mean of what passes the sensor while the camera turns. Driving and walking smear a pixel or two: left out."""
+    turn_rad = world.robot.at(time_s + shutter_s / 2)[2] - world.robot.at(time_s - shutter_s / 2)[2]
+    smear_px = abs(turn_rad) * world.camera.focal_px
+    if smear_px < 0.25:
+        return picture
+    camera, flip = world.camera, np.diag([1.0, -1.0, -1.0])        # from MuJoCo's camera axes to right, down, ahead
+    lens = np.array([[camera.focal_px, 0, (camera.width_px - 1) / 2], [0, camera.focal_px, (camera.height_px - 1) / 2],
+                     [0, 0, 1]])
+    _, axes = camera_axes(camera, (0.0, 0.0, 0.0))
+    mean = np.zeros(picture.shape, np.float32)
+    steps = math.ceil(smear_px) + 1
+    for share in np.linspace(-0.5, 0.5, steps):
+        _, turned = camera_axes(camera, (0.0, 0.0, float(share) * turn_rad))
+        moved = lens @ flip @ turned.T @ axes @ flip @ np.linalg.inv(lens)
+        mean += cv2.warpPerspective(picture, moved, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    return cv2.convertScaleAbs(mean / steps)
 
 
 _DIGIT_OWNER = 1000             # owners above this are the strokes of the sign in slot owner - 1001

@@ -19,7 +19,7 @@ from penguin_ros.sim.parts import CONE_BAND, CONE_TOP, Part, parts_of_room, part
 from penguin_ros.sim.silhouette import camera_axes
 from penguin_ros.sim.world import FLOORS, Camera, Room, World
 
-_POOL = {'box': 320, 'cylinder': 160, 'capsule': 80, 'sphere': 60, 'cone': 12, 'cone_band': 12}
+_POOL = {'box': 480, 'cylinder': 320, 'capsule': 140, 'sphere': 100, 'cone': 24, 'cone_band': 24}
 _MATERIALS = ('plain', 'planks', 'carton', 'wall', 'gloss')
 _HIDDEN_GROUP = 4
 _TEXTURE_PX = 256

@@ -9,11 +9,18 @@ import pytest
 
 from penguin_ros.core.errors import RecordingError
 from penguin_ros.sim.drive import sample_drive
-from penguin_ros.sim.recording import FIRST_STAMP_NS, camera_matrix, read_recording, record_drive
+from penguin_ros.sim.messages import camera_matrix
+from penguin_ros.sim.recording import FIRST_STAMP_NS, read_recording, record_drive, record_rig
 from penguin_ros.sim.render import Renderer
+from penguin_ros.sim.rig import sample_rig
 from penguin_ros.sim.world import Camera
 
 pytest.importorskip('rosbags', reason='rosbags is not installed: pip install "penguin_ros[dds]"')
+
+from rosbags import rosbag2
+from rosbags.typesys import Stores, get_typestore
+
+store = get_typestore(Stores.ROS2_JAZZY)
 
 
 @pytest.fixture(scope='module')
@@ -63,3 +70,55 @@ def test_a_missing_recording_and_an_existing_target_are_refused(recording: Path,
         record_drive(recording, seconds=1.0, rate_hz=1.0, seed=0)
     with pytest.raises(RecordingError, match=r'does not end in \.mcap'):
         record_drive(tmp_path / 'drive.bag', seconds=1.0, rate_hz=1.0, seed=0)
+
+
+@pytest.fixture(scope='module')
+def around(renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('rig') / 'around.mcap'
+    assert record_rig(path, cameras=('front', 'rear'), seconds=3.0, rate_hz=1.0, seed=4, split='unit test', plain=True) == 6
+    return path
+
+
+def test_each_camera_of_a_rig_has_topics_of_its_own_and_a_place_on_the_robot(around: Path) -> None:
+    with rosbag2.Reader(around) as bag:
+        topics = {one.topic: (one.msgtype.rpartition('/')[2], one.msgcount) for one in bag.connections}
+        read = {connection.topic: store.deserialize_cdr(raw, connection.msgtype) for connection, _, raw in bag.messages()}
+        latched = [one.topic for one in bag.connections
+                   if any(qos.durability.name == 'TRANSIENT_LOCAL' for qos in one.ext.offered_qos_profiles)]
+    assert topics == {
+        '/tf_static': ('TFMessage', 1), '/tf': ('TFMessage', 3),
+        **{f'/{camera}/{topic}': (kind, 3) for camera in ('front', 'rear') for topic, kind in (
+            ('image/compressed', 'CompressedImage'), ('camera_info', 'CameraInfo'), ('ground_truth', 'String'))}}
+    assert latched == ['/tf_static']
+    assert [(one.header.frame_id, one.child_frame_id) for one in read['/tf_static'].transforms] == [
+        ('base_link', 'front_optical_frame'), ('base_link', 'rear_optical_frame')]
+    assert [(one.header.frame_id, one.child_frame_id) for one in read['/tf'].transforms] == [('map', 'base_link')]
+    for mount in sample_rig('unit test', 4, ('front', 'rear')):
+        info = read[f'/{mount.name}/camera_info']
+        assert info.header.frame_id == mount.frame_id
+        assert info.k == pytest.approx(camera_matrix(mount.camera).reshape(-1))
+
+
+def test_images_of_a_rig_come_back_with_the_truth_of_their_camera(around: Path) -> None:
+    frames = list(read_recording(around, ('rear', 'front')))
+    assert [(frame.camera, frame.truth['camera'], frame.frame_id) for frame in frames] == 3 * [
+        (camera, camera, f'{camera}_optical_frame') for camera in ('front', 'rear')]
+    assert [frame.stamp_ns - FIRST_STAMP_NS for frame in frames[::2]] == [0, 10**9, 2 * 10**9]
+    with pytest.raises(RecordingError, match=r'its topics are: .*/front/image/compressed'):
+        list(read_recording(around))
+
+
+def test_a_camera_sees_the_same_whichever_others_are_recorded(around: Path, tmp_path: Path) -> None:
+    record_rig(tmp_path / 'rear.mcap', cameras=('rear',), seconds=3.0, rate_hz=1.0, seed=4, split='unit test', plain=True)
+    for alone, among in zip(read_recording(tmp_path / 'rear.mcap', ('rear',)), read_recording(around, ('rear',))):
+        assert alone.truth == among.truth
+        assert np.array_equal(alone.pixels, among.pixels)
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(renderer: Renderer, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_rig(tmp_path / 'half.mcap', cameras=('front',), seconds=2.0, rate_hz=1.0, seed=4, plain=True, progress=stop)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from penguin_ros.sim.clip import sample_clip
 from penguin_ros.sim.parts import parts_of_thing
 from penguin_ros.sim.render import Renderer
 from penguin_ros.sim.silhouette import silhouette
-from penguin_ros.sim.world import KINDS, Camera, standing
+from penguin_ros.sim.world import KINDS, Camera, Sensor, Way, standing
 from tests.sim.conftest import small_world, thing
 
 
@@ -75,3 +75,32 @@ def test_both_faces_of_a_sign_show_its_digit(renderer: Renderer) -> None:
     seen_front, seen_back = (renderer.frame(world, 0.0)[0] for world in (front, back))
     board = (slice(70, 110), slice(140, 180))
     assert np.abs(seen_front[board].astype(int) - seen_back[board]).mean() < 12      # a mirrored 5 would be a 2
+
+
+def test_an_open_shutter_smears_sideways_and_only_while_the_robot_turns(renderer: Renderer) -> None:
+    sign = thing(1, 'sign', 'white', 2.5, 0.0)
+    turning = small_world(sign, robot=Way(((-1.0, 0.0, 0.0, -0.75), (1.0, 0.0, 0.0, 0.75))))
+    (sharp, truth), (smeared, smeared_truth) = (renderer.frame(turning, 0.0, shutter_s=shutter_s) for shutter_s in (0.0, 0.03))
+    assert truth == smeared_truth
+    board = (slice(70, 110), slice(130, 190))
+    sharp_steps, smeared_steps = ([np.abs(np.diff(picture[board].astype(int), axis=axis)).max() for axis in (0, 1)]
+                                  for picture in (sharp, smeared))
+    assert smeared_steps[1] < 0.6 * sharp_steps[1]          # edges of the digit: upright ones go soft, level ones stay
+    assert smeared_steps[0] > 0.8 * sharp_steps[0]
+    assert np.array_equal(smeared, renderer.frame(turning, 0.0, shutter_s=0.03)[0])
+    at_rest = small_world(sign)
+    assert np.array_equal(renderer.frame(at_rest, 0.0, shutter_s=0.03)[0], renderer.frame(at_rest, 0.0)[0])
+
+
+def test_cameras_of_one_robot_do_not_share_their_noise(renderer: Renderer) -> None:
+    world = small_world(sensor=Sensor(noise=5.0))
+    left, again, right = (renderer.frame(world, 0.0, grain=grain)[0].astype(int) for grain in ('left', 'left', 'right'))
+    assert np.array_equal(left, again)
+    assert np.abs(left - right).mean() > 2
+
+
+def test_cameras_of_different_size_are_rendered_by_one_renderer(renderer: Renderer) -> None:
+    small = Camera(width_px=160, height_px=96)
+    picture, truth = renderer.frame(small_world(thing(1, 'ball', 'red', 2.0, 0.0), camera=small), 0.0)
+    assert picture.shape == (96, 160, 3)
+    assert abs(truth.objects[0].box[0] + truth.objects[0].box[2] - 160) <= 2
