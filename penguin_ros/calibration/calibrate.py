@@ -31,6 +31,7 @@ from penguin_ros.calibration.frames import (
 from penguin_ros.calibration.observe import Observations, ObservedLanguageEngine, ObservedVisionEngine, observed_graph
 from penguin_ros.core.decode import Limits, decode
 from penguin_ros.core.dialect import Dialect, read_dialect
+from penguin_ros.core.errors import CalibrationError
 from penguin_ros.core.frame import Region
 from penguin_ros.core.pixels import patches_for_grid
 from penguin_ros.core.prompt import question_tail
@@ -70,6 +71,9 @@ def calibrate(task: Task, progress: Progress = lambda line: None) -> dict[str, E
     began_s = time.monotonic()
     prompts = read_prompts(_list_folder(task) / PROMPTS_FILE)
     listed = _frames(task, prompts, progress)
+    if unknown := {prompt for frame in listed.frames for prompt in frame.prompts} - prompts.keys():
+        raise CalibrationError(f'frames are to be asked {", ".join(sorted(unknown))}, which {PROMPTS_FILE} beside their list '
+                               'does not have. Add lines with these ids, or remove frames.json to have frames chosen anew.')
     write_frames(task.output, listed, prompts)
     with tempfile.TemporaryDirectory(prefix='penguin-calibrate-') as scratch:
         observations = _observe(task, listed, prompts, Path(scratch), progress)

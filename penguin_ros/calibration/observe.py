@@ -24,6 +24,21 @@ _LARGEST, _CHANNELS, _ROWS = 'largest/', 'channels/', 'rows/'
 
 
 @dataclass
+class _Sample:
+    """Every n-th of the rows seen so far, n growing with their number, so that late frames count as much as early ones."""
+
+    kept: list[np.ndarray] = field(default_factory=list)
+    every: int = 1
+    seen: int = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        self.kept.append(rows[-self.seen % self.every::self.every])
+        self.seen += len(rows)
+        if sum(map(len, self.kept)) > 2 * KEPT_ROWS:
+            self.kept, self.every = [np.concatenate(self.kept)[::2]], 2 * self.every
+
+
+@dataclass
 class Observations:
     """What one engine's activations did, over all runs."""
 
@@ -32,7 +47,7 @@ class Observations:
     names: list[str]                                # the outputs that were added to the graph
     largest: dict[str, float] = field(default_factory=dict)
     channels: dict[str, np.ndarray] = field(default_factory=dict)      # [in] of each product's input
-    rows: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    _rows: dict[str, _Sample] = field(default_factory=dict)
 
     def note(self, values: Mapping[str, np.ndarray]) -> None:
         """Take in what one run gave for the added outputs."""
@@ -46,17 +61,11 @@ class Observations:
                 tensor = name[len(_CHANNELS):]
                 self.channels[tensor] = np.maximum(self.channels.get(tensor, np.float32(0)), value)
             else:
-                self._keep_rows(name[len(_ROWS):], value)
-
-    def _keep_rows(self, tensor: str, rows: np.ndarray) -> None:
-        kept = self.rows.setdefault(tensor, [])
-        kept.append(rows)
-        if sum(map(len, kept)) > 2 * KEPT_ROWS:     # thin out evenly, so that late frames count as much as early ones
-            self.rows[tensor] = [np.concatenate(kept)[::2]]
+                self._rows.setdefault(name[len(_ROWS):], _Sample()).add(value)
 
     def rows_of(self, tensor: str) -> np.ndarray:
         """At most KEPT_ROWS inputs of a product, [R, in], evenly from all that were seen."""
-        rows = np.concatenate(self.rows[tensor])
+        rows = np.concatenate(self._rows[tensor].kept)
         return rows if len(rows) <= KEPT_ROWS else rows[np.linspace(0, len(rows) - 1, KEPT_ROWS).astype(int)]
 
     def reaches(self) -> dict[str, Reach]:
