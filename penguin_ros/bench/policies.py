@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ from penguin_ros.core.keyframe import PublishedKeyframes
 from penguin_ros.core.perception import Engines, Perception
 from penguin_ros.core.pixels import patches_for_grid
 from penguin_ros.core.prompt import question_tail
-from penguin_ros.core.scene import GroundedPhrase
+from penguin_ros.core.scene import GroundedPhrase, Question
 from penguin_ros.core.stream import Stream
 from penguin_ros.core.token_budget import published_sizes
+from penguin_ros.core.worker import Inquiry
 from penguin_ros.model.config import PenguinVLConfig
 
 LOG = logging.getLogger('penguin.bench')
@@ -51,6 +53,10 @@ class Policy(Protocol):
     work: Work                  # of its engines, since it was made
 
     def look(self, frame: Frame) -> Said: ...
+
+    def ask(self, question: str) -> str:
+        """The answer of a camera alone in the bench, from what is held of it."""
+        ...
 
     def memory(self) -> dict[str, float]:
         """Visual tokens held, cache megabytes in use."""
@@ -99,6 +105,12 @@ class WholeWindow:
         else:
             self._said[frame.camera] = replace(self._said[frame.camera], is_new=False, decode_passes=0)
         return self._said[frame.camera]
+
+    def ask(self, question: str) -> str:
+        words = self._engines.words
+        decoded = decode(self._stream, [words.ids(question_tail(question))], end_id=words.end_id,
+                         limits=Limits(self._config.ask.max_new_tokens))
+        return words.text(decoded.ids)
 
     def remember(self, frame: Frame) -> None:
         """Take a frame into the window without a caption."""
@@ -185,6 +197,10 @@ class OurNode:
                                        or any(held.tokens < held.visual.count for held in stream.frames))
         return Said(scene.caption, scene.phrases, is_new=scene.captioned, whole=not self._broken[frame.camera],
                     decode_ms=scene.latency.decode_ms, decode_passes=scene.decode_passes, decode_tokens=scene.decode_tokens)
+
+    def ask(self, question: str) -> str:
+        now_s = time.monotonic()
+        return self.perception.answer(Inquiry(Question(text=question), now_s, deadline_s=float('inf'))).text
 
     def memory(self) -> dict[str, float]:
         streams = [self.perception.stream_of(camera) for camera in self._read]

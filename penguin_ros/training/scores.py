@@ -1,8 +1,7 @@
-"""How good captions and answers are: F1 of what is named, overlap of boxes, exact answers. Knows nothing of models."""
+"""How good captions are: F1 of what is named, overlap of boxes; and how sure a figure is. Knows nothing of models."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,9 @@ import numpy as np
 from penguin_ros.training.texts import Thing
 
 Box = tuple[float, float, float, float]
+RIGHT_IOU = 0.5
+RESAMPLES = 1000
+Part = tuple[float, float]     # what one scene adds above and below the line
 
 
 def box_iou(a: Box, b: Box) -> float:
@@ -37,24 +39,38 @@ class CaptionScore:
         return self.matched == self.named == self.true
 
 
+def match_things(named: Sequence[Thing], true: Sequence[Thing]) -> list[tuple[int, int, float]]:
+    """Which named thing is which true one, and the overlap of their boxes.
+
+    Kinds and colours as multisets; among things of one kind and colour the pairs with the largest overlap match.
+    """
+    pairs = sorted(((box_iou(one.box, other.box) if one.box and other.box else 0.0, i, j)
+                    for i, one in enumerate(named) for j, other in enumerate(true)
+                    if (one.kind, one.colour) == (other.kind, other.colour)), reverse=True)
+    taken_i: set[int] = set()
+    taken_j: set[int] = set()
+    matches = []
+    for iou, i, j in pairs:
+        if i not in taken_i and j not in taken_j:
+            taken_i.add(i)
+            taken_j.add(j)
+            matches.append((i, j, iou))
+    return matches
+
+
 def score_caption(named: Sequence[Thing], true: Sequence[Thing]) -> CaptionScore:
-    """Kinds and colours as multisets; among things of one kind and colour the pairs with the largest overlap match."""
-    matched, ious = 0, []
-    labels = Counter((thing.kind, thing.colour) for thing in true)
-    for label in labels:
-        mine = [thing for thing in named if (thing.kind, thing.colour) == label]
-        theirs = [thing for thing in true if (thing.kind, thing.colour) == label]
-        pairs = sorted(((box_iou(a.box, b.box) if a.box and b.box else 0.0, i, j)
-                        for i, a in enumerate(mine) for j, b in enumerate(theirs)), reverse=True)
-        taken_i: set[int] = set()
-        taken_j: set[int] = set()
-        for iou, i, j in pairs:
-            if i not in taken_i and j not in taken_j:
-                taken_i.add(i)
-                taken_j.add(j)
-                ious.append(iou)
-        matched += len(taken_i)
-    return CaptionScore(matched, len(named), len(true), tuple(ious))
+    """What a caption names against what there is."""
+    matches = match_things(named, true)
+    return CaptionScore(len(matches), len(named), len(true), tuple(iou for _, _, iou in matches))
+
+
+def right_phrases(named: Sequence[Thing], true: Sequence[Thing]) -> list[bool]:
+    """For each thing named: there is one of that kind and colour, not named better already, in a box that overlaps by
+    ``RIGHT_IOU``, and a digit that is stated is the one on it. This is what a phrase's confidence is the probability of."""
+    right = [False] * len(named)
+    for i, j, iou in match_things(named, true):
+        right[i] = iou >= RIGHT_IOU and named[i].digit in (None, true[j].digit)
+    return right
 
 
 def set_f1(scores: Sequence[CaptionScore]) -> float:
@@ -67,3 +83,27 @@ def mean_iou(scores: Sequence[CaptionScore]) -> float:
     """Mean over all matched pairs of all scenes; 0 without any."""
     ious = [iou for score in scores for iou in score.ious]
     return float(np.mean(ious)) if ious else 0.0
+
+
+def f1_parts(score: CaptionScore) -> Part:
+    """One scene's part of F1, for `interval`."""
+    return 2.0 * score.matched, float(score.named + score.true)
+
+
+def interval(parts: Sequence[Part], count: int | None = None, *, empty: float = 1.0) -> dict[str, float]:
+    """A figure that is a ratio of two sums over scenes (a mean, F1), with its 95 % bootstrap interval over the scenes.
+
+    ``count`` is how many things were judged; by default as many as the second sum says. A scene with several questions
+    is drawn as a whole, since its answers are right or wrong together. ``empty`` is the figure of scenes without any.
+    """
+    sums = np.asarray(parts, dtype=float).reshape(-1, 2)
+    drawn = sums[np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))].sum(axis=1)
+    low, high = np.percentile(_ratio(drawn, empty), [2.5, 97.5])
+    value = float(_ratio(sums.sum(axis=0), empty))
+    return {'value': round(value, 4), 'low': round(float(low), 4), 'high': round(float(high), 4),
+            'count': int(sums[:, 1].sum()) if count is None else count}
+
+
+def _ratio(sums: np.ndarray, empty: float) -> np.ndarray:
+    over, under = sums[..., 0], sums[..., 1]
+    return np.where(under > 0, over / np.maximum(under, 1e-12), empty)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from penguin_ros.assemble import engine_folder
+from penguin_ros.backends.manifest import load_manifest, read_manifest
 from penguin_ros.cli import train
 from penguin_ros.cli.main import main
+from penguin_ros.core.confidence import ConfidenceScale, read_confidence
 from tests.training.drawn import draw_split
+
+eval_command = importlib.import_module('penguin_ros.cli.eval')
 
 
 def test_the_train_command_leaves_a_model_its_log_and_its_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -26,21 +33,78 @@ def test_the_train_command_leaves_a_model_its_log_and_its_curves(tmp_path: Path,
     assert 'answer' in capsys.readouterr().out
 
 
-def test_the_eval_command_writes_scores_as_json_and_as_a_table(tmp_path: Path) -> None:
-    draw_split(tmp_path / 'test', 4, seed=3)
-    written = tmp_path / 'scores.json'
-    assert main(['eval', 'nano', '--scenes', '3', '--data', str(tmp_path), '--json', str(written), '--captions-only']) == 0
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A few held-out scenes of every split."""
+    for seed, (split, clips) in enumerate((('test', 4), ('test-video', 2), ('valid', 3), ('valid-video', 1))):
+        draw_split(tmp_path / 'data' / split, clips, seed=3 + seed, frames=3 if split.endswith('video') else 1)
+    return tmp_path / 'data'
+
+
+def test_the_eval_command_writes_scores_as_json_table_and_plots(data: Path, tmp_path: Path) -> None:
+    written = tmp_path / 'out' / 'scores.json'
+    assert main(['eval', 'nano', '--scenes', '3', '--data', str(data), '--json', str(written)]) == 0
     result = json.loads(written.read_text())
-    assert result['pictures'] == 3
-    assert set(result['scores']) == {'f1', 'iou', 'set_exact'}
-    assert 'kind+colour set F1' in (tmp_path / 'scores.md').read_text()
+    assert (result['pictures'], result['clips'], result['name'], result['backend']) == (3, 2, 'nano', 'onnx')
+    assert {'f1', 'iou', 'set_exact', 'video_f1', 'region', 'time'} <= set(result['scores'])
+    assert {'value', 'low', 'high', 'count'} <= set(result['scores']['f1'])
+    assert {'phrase', 'choice', 'answer', 'caption'} == set(result['reliability'])
+    assert 'kind+colour set F1' in written.with_suffix('.md').read_text()
+    assert {path.name for path in written.parent.iterdir()} == {
+        'scores.json', 'scores.md', 'scores.png', 'scores_reliability.png'}
+
+
+def test_eval_compares_each_backend_at_each_size(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / 'out' / 'compared.json'
+    assert main(['eval', 'nano', '--scenes', '2', '--clips', '0', '--captions-only', '--data', str(data), '--backend', 'onnx',
+                 '--backend', 'torch', '--grid', '4x5', '--grid', '6x8', '--json', str(written)]) == 0
+    runs = json.loads(written.read_text())['runs']
+    assert [(run['backend'], run['token_grid']) for run in runs] == [
+        ('onnx', '4x5'), ('onnx', '6x8'), ('torch', '4x5'), ('torch', '6x8')]
+    by_backend = [[run['scores'] for run in runs if run['backend'] == backend] for backend in ('onnx', 'torch')]
+    assert by_backend[0] == by_backend[1], 'the same weights see the same'
+    assert '| what | nano fp32, onnx, 4x5 | nano fp32, onnx, 6x8 |' in capsys.readouterr().out
+    assert (written.parent / 'compared_budgets.png').exists()
+
+
+def test_eval_fits_confidences_and_keeps_them_with_the_engine(data: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval_command, '_FIT_PICTURES', 3)
+    engine = tmp_path / 'engine'
+    shutil.copytree(engine_folder('nano'), engine)
+    before = read_manifest(engine).engine_hash
+    assert main(['eval', str(engine), '--scenes', '3', '--data', str(data), '--fit-confidence',
+                 '--json', str(tmp_path / 'scores.json')]) == 0
+    manifest = load_manifest(engine, backend='onnx')        # every file as its manifest has it
+    assert 'confidence.json' in manifest.files
+    assert manifest.engine_hash != before
+    assert read_confidence(engine) != ConfidenceScale()
+    assert json.loads((tmp_path / 'scores.json').read_text())['engine'] == manifest.engine_hash, 'scored with the scale'
+
+
+def test_eval_shows_what_visual_tokens_buy(data: Path, tmp_path: Path) -> None:
+    written = tmp_path / 'out' / 'streams.json'
+    assert main(['eval', 'nano', '--streams', '--clips', '2', '--budget', '96', '--data', str(data),
+                 '--json', str(written)]) == 0
+    streams = json.loads(written.read_text())['streams']
+    points = {one['policy']: one for one in streams['points']}
+    assert list(points) == ['a', 'c', 'e']
+    assert points['a']['tokens_per_minute'] > points['e']['tokens_per_minute'] > 0
+    assert points['e']['tokens_held_mean'] <= 96
+    assert points['a']['scores']['f1']['count'] == 6
+    assert points['a']['scores']['time']['count'] == points['e']['scores']['time']['count'] > 0, 'the same questions'
+    assert {path.name for path in written.parent.iterdir()} == {'streams.json', 'streams.md', 'streams.png'}
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [
     (['eval', 'no/such/engine'], 'holds no built engine'),
-    (['eval', 'nano', '--scenes', '0'], 'at least one scene')])
+    (['eval', 'nano', '--scenes', '0'], 'at least one scene'),
+    (['eval', 'nano', '--clips', '-1'], 'give 0 or more'),
+    (['eval', 'nano', 'nano', '--fit-confidence'], 'one engine and one backend'),
+    (['eval', 'nano', '--captions-only', '--fit-confidence'], 'needs captions and answers'),
+    (['eval', 'nano', '--streams', '--budget', '0'], '1 or more')])
 def test_eval_says_what_is_wrong(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 1
+    assert main([*arguments, '--data', 'no/such/folder']) == 1
     assert said in capsys.readouterr().err
 
 

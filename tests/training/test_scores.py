@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penguin_ros.training.scores import box_iou, mean_iou, score_caption, set_f1
+from penguin_ros.training.scores import box_iou, interval, mean_iou, right_phrases, score_caption, set_f1
 from penguin_ros.training.texts import Thing
 
 LEFT, RIGHT = (0.0, 0.0, 0.2, 0.2), (0.6, 0.0, 0.8, 0.2)
@@ -36,3 +36,27 @@ def test_a_second_mention_of_one_thing_counts_once() -> None:
     true = [Thing('crate', 'red', None, LEFT)]
     score = score_caption(true * 2, true)
     assert (score.matched, score.named, score.true, len(score.ious)) == (1, 2, 1, 1)
+
+
+def test_a_phrase_is_right_with_its_label_its_digit_and_half_of_its_box() -> None:
+    true = [Thing('sign', 'white', 7, LEFT), Thing('crate', 'red', None, RIGHT)]
+    near = (0.62, 0.0, 0.82, 0.2)
+    assert right_phrases([Thing('sign', 'white', 7, LEFT), Thing('crate', 'red', None, near)], true) == [True, True]
+    assert right_phrases([Thing('sign', 'white', None, LEFT), Thing('crate', 'blue', None, RIGHT)], true) == [True, False]
+    assert right_phrases([Thing('sign', 'white', 1, LEFT), Thing('crate', 'red', None, LEFT)], true) == [False, False]
+    assert right_phrases([true[1], true[1]], true).count(True) == 1, 'a second mention is of nothing'
+
+
+def test_an_interval_holds_its_figure_and_narrows_with_more_scenes() -> None:
+    few, many = (interval([(float(number % 2), 1.0) for number in range(count)]) for count in (20, 2000))
+    assert few['value'] == many['value'] == 0.5
+    assert few['low'] < many['low'] < 0.5 < many['high'] < few['high']
+    assert (few['count'], many['count']) == (20, 2000)
+
+
+def test_questions_of_one_scene_are_drawn_together() -> None:
+    alone = interval([(float(number % 2), 1.0) for number in range(400)])
+    in_fours = interval([(4.0 * (number % 2), 4.0) for number in range(100)])
+    assert in_fours['count'] == alone['count']
+    assert in_fours['high'] - in_fours['low'] > 1.5 * (alone['high'] - alone['low'])
+    assert interval([(0.0, 0.0)], empty=0.0)['value'] == 0.0
