@@ -12,6 +12,7 @@ _EXAMPLES = """examples:
   penguin train nano                          render the scenes if they are missing, then train for 84 minutes
   penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
   penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
+  penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 2_000, 'valid': 600, 'valid-video': 60}
 _FAST_CLIPS = {'train': 900, 'valid': 60}
@@ -41,34 +42,47 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--threads', type=int, default=None, help='CPU threads (default: all)')
     parser.add_argument('--llm-start', type=int, default=0, metavar='STEPS',
                         help='start the encoder from a text model trained for so many steps (default: random weights)')
+    parser.add_argument('--teacher', type=Path, metavar='DIR',
+                        help='checkpoint (a whole model or an encoder) whose features the encoder learns to give at first')
+    parser.add_argument('--warm-up-steps', type=int, default=1500, metavar='STEPS',
+                        help='for how many steps, with --teacher (default: %(default)s)')
+    parser.add_argument('--no-relation-loss', action='store_true',
+                        help='of the three losses against the teacher, leave out the one between tokens')
+    parser.add_argument('--coordinates', choices=['tokens', 'digits'], default='tokens',
+                        help='how boxes are written: one token or three digits per coordinate (default: %(default)s)')
+    parser.add_argument('--optimizer', choices=['muon', 'adamw'], default='muon',
+                        help='for the matrices inside the network (default: %(default)s)')
     parser.add_argument('--no-compile', action='store_true', help='do not compile the layers (slower, but starts at once)')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    _settle_environment()
+    settle_environment()
     import torch
 
     from penguin_ros.training.curriculum import Curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, train_nano
+    from penguin_ros.training.teacher import WarmUp
 
     if args.threads:
         torch.set_num_threads(args.threads)
     hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.4)
-    _render_missing(args.data, fast=args.fast)
+    render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
     curriculum = Curriculum(warmup_steps=30, low_until=0.0, single_until=1.0) if args.fast else Curriculum()
+    warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
+                     relation=not args.no_relation_loss) if args.teacher else None
     train_nano(NanoRun(
         data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum,
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
-        llm_start_steps=args.llm_start),
+        llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon'),
         resume=args.resume, report=_show)
     draw_curves(args.out / 'log.jsonl', args.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
     return 0
 
 
-def _settle_environment() -> None:
+def settle_environment() -> None:
     """Start again with the memory and thread settings that glibc and OpenMP read only at the start of a process."""
     missing = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
     if missing and sys.argv[0]:
@@ -76,10 +90,11 @@ def _settle_environment() -> None:
         os.execv(sys.executable, [sys.executable, '-m', 'penguin_ros', *sys.argv[1:]])
 
 
-def _render_missing(data: Path, *, fast: bool) -> None:
+def render_missing(data: Path, clips_of: dict[str, int]) -> None:
+    """Render so many clips of each split whose folder holds none yet."""
     from penguin_ros.sim.dataset import generate_dataset
 
-    for split, clips in (_FAST_CLIPS if fast else _CLIPS).items():
+    for split, clips in clips_of.items():
         if not any((data / split).glob('clips_*.json')):
             print(f'rendering {clips} clips into {data / split}', file=sys.stderr)
             generate_dataset(data / split, split, clips, progress=_show_rendering)

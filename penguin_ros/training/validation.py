@@ -27,7 +27,7 @@ MAX_NEW_TOKENS = {'tokens': 96, 'digits': 144}      # the longest caption, and s
 @torch.no_grad()
 def greedy_answers(network: Network, images: torch.Tensor, questions: Sequence[str], words: Words) -> list[str]:
     """What is said to one question about each of uint8 images [B, H, W, 3] of one size, asked as the stream asks."""
-    visual = network.projector(network.encode(images))
+    visual = network.projector(network.encode(images.to(network.embedding.weight.device)))
     tails = [words.ids(question_tail(question)) for question in questions]
     answers = [''] * len(tails)
     for length in {len(tail) for tail in tails}:    # questions of one length go through together
@@ -42,11 +42,11 @@ def _continued(network: Network, visual: torch.Tensor, tails: Sequence[Sequence[
     batch = len(tails)
 
     def embedded(ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        return network.embedding(torch.tensor(ids)).expand(batch, -1, -1).to(visual.dtype)
+        return network.embedding(torch.tensor(ids, device=visual.device)).expand(batch, -1, -1).to(visual.dtype)
 
     prompt = torch.cat([embedded([head]), visual, embedded(tails)], dim=1)
     length = prompt.shape[1]
-    causal = torch.full((length, length), MASKED).triu(1)[None, None]
+    causal = torch.full((length, length), MASKED, device=visual.device).triu(1)[None, None]
     rows, past = network.append_rows(prompt, np.arange(length)[None].repeat(batch, 0), causal, None)
     written: list[list[int]] = [[] for _ in range(batch)]
     is_open = np.ones(batch, dtype=bool)
@@ -99,7 +99,7 @@ def _answers(network: Network, split: Split, clips: Sequence[Clip], words: Words
     for start in range(0, len(clips), 16):
         batch = build_batch(split, clips[start:start + 16], Layout(grids=grids, questions=5), words, rng, augment=False)
         rows, _ = batch_rows(network, batch)
-        correct = (network.logits(rows).argmax(-1) == batch.targets) | (batch.targets < 0)
+        correct = (network.logits(rows).argmax(-1).cpu() == batch.targets) | (batch.targets < 0)
         for row, skills in enumerate(batch.skills):
             for skill, first, last in skills:
                 right[skill].append(bool(correct[row, first:last].all()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from penguin_ros.cli import train
+from penguin_ros.cli.main import main
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import cut_patches
 from penguin_ros.model.checkpoint import load_model
@@ -117,6 +120,17 @@ def test_a_run_with_a_teacher_goes_on_only_with_one(teacher: Path, data: Path, t
     train_nano(_run(data, tmp_path, max_steps=4, warm_up=warm_up), resume=True)
     with pytest.raises(ConfigError, match='with a teacher'):
         train_nano(_run(data, tmp_path, max_steps=5), resume=True)
+
+
+def test_the_train_command_warms_up_on_request(teacher: Path, data: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in train._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)     # else the command would start itself again to get them
+    assert main(['train', 'nano', '--fast', '--hours', '0.0001', '--data', str(data), '--out', str(tmp_path), '--teacher',
+                 str(teacher), '--warm-up-steps', '5', '--no-relation-loss', '--optimizer', 'adamw']) == 0
+    begun = json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[0])['run']
+    assert begun['warm_up'] == {'teacher': str(teacher), 'steps': 5, 'relation': False}
+    assert begun['muon'] is False
 
 
 def test_a_warm_up_of_no_steps_is_refused(teacher: Path) -> None:
