@@ -57,7 +57,6 @@ class PlainPenguin:
             grid, merge=self._merge, head_dim=config.head_dim, theta=config.rope_theta))
         for layer in self._layers:
             x = layer(x, position_embeddings=(cos, sin))
-            x = x[0] if isinstance(x, tuple) else x     # older versions give a tuple
         return self._model.projector(merge_windows(encoder.norm(x), self._merge))[0]
 
     @torch.inference_mode()

@@ -83,7 +83,7 @@ def measure_real_size(words_of: Engines, model: PenguinVL, footage: Footage, con
                        'tokens_read': work.tokens_read, 'encoder_gmac': work.encoder_macs / 1e9,
                        'decoder_gmac': work.decoder_macs / 1e9, 'passes': work.passes, **policy.memory()}
     progress('real size', len(POLICIES), len(POLICIES))
-    return {'device': torch.cuda.get_device_name() if on_gpu else f'CPU, {torch.get_num_threads()} threads',
+    return {'device': torch.cuda.get_device_name() if on_gpu else f'CPU, threads: {torch.get_num_threads()}',
             'dtype': 'bfloat16', 'encoder_layers': model.config.encoder.layers, 'decoder_layers': model.config.decoder.layers,
             'parameters': sum(parameter.numel() for parameter in model.parameters()), 'frames': len(shots),
             'new_tokens': new_tokens, 'policies': found}

@@ -167,13 +167,13 @@ def measure_steps(model: PenguinVL, words: Words, *, repeats: int, progress: Pro
     undrafted = timed('tick', lambda: written.update(undrafted=ours.caption([])), ticks)
     steps += [
         _step(f'a caption of {scene.caption_tokens} tokens, the last as draft', drafted, plain_tick),
-        _step('the same without a draft', undrafted, plain_tick),
-        _step('without a draft, had transformers kept the visual tokens of earlier frames (computed)', undrafted, kept_visual)]
+        _step(f'a caption of {scene.caption_tokens} tokens without a draft', undrafted, plain_tick),
+        _step('the same, had transformers kept visual tokens of earlier frames (computed)', undrafted, kept_visual)]
     progress('steps', 13, 13)
     logits = ours.read_new()[1][0]
     reference = plain.logits.float().cpu().numpy()
     return {
-        'device': torch.cuda.get_device_name(weight.device) if on_gpu else f'CPU, {torch.get_num_threads()} threads',
+        'device': torch.cuda.get_device_name(weight.device) if on_gpu else f'CPU, threads: {torch.get_num_threads()}',
         'is_gpu': on_gpu, 'graphs': on_gpu, 'dtype': str(weight.dtype).removeprefix('torch.'),
         'software': f'PyTorch {torch.__version__}, transformers {transformers.__version__}'
                     + (f', CUDA {torch.version.cuda}' if on_gpu else ''),
