@@ -42,15 +42,18 @@ SHAPES: dict[str, PenguinVLConfig | EncoderConfig] = {
 
 
 def write_random_checkpoint(folder: Path, config: PenguinVLConfig | EncoderConfig, *, dtype: str = 'BF16', shards: int = 1,
-                            seed: int = 0) -> None:
-    """Write config.json and weights; an EncoderConfig gives the layout of Penguin-Encoder, ``shards`` > 1 an index file."""
+                            seed: int = 0, spread: float = 0.07) -> None:
+    """Write config.json and weights; an EncoderConfig gives the layout of Penguin-Encoder, ``shards`` > 1 an index file.
+
+    A wider ``spread`` makes a small model say different things about different images.
+    """
     encoder_alone = isinstance(config, EncoderConfig)
     expected = expected_encoder_shapes(config) if isinstance(config, EncoderConfig) else expected_shapes(config)
     shapes = {published_name(name, encoder_alone=encoder_alone): shape for name, shape in expected.items()}
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     # Norms near 1, everything else small enough to keep activations finite through many layers.
-    values = (generator.random(REPEATED_VALUES, dtype=np.float32) - np.float32(0.5)) * np.float32(0.07)
+    values = (generator.random(REPEATED_VALUES, dtype=np.float32) - np.float32(0.5)) * np.float32(spread)
     plain, norm = _encoded(values, dtype), _encoded(values + np.float32(1), dtype)
 
     def content(name: str) -> Iterator[memoryview]:
