@@ -22,7 +22,7 @@ CAMERA_NAME = re.compile(r'[a-z][a-z0-9_]*')
 class WindowConfig:
     """Which recent frames the model may look at."""
 
-    frames: int = setting(4, 'most frames of one camera the model may look back on', low=1, high=512, live=True)
+    frames: int = setting(12, 'most frames of one camera the model may look back on', low=1, high=512, live=True)
     interval_s: float = setting(
         1.0, 'least seconds between two intermediate frames that are read; a keyframe is read at once',
         low=0.0, high=60.0, live=True)
@@ -40,7 +40,7 @@ class CaptionConfig:
         30.0, 'longest seconds an unchanged caption stands before it is written again; 0: for ever',
         low=0.0, high=86400.0, live=True)
     detail: float = setting(
-        0.6, 'how much of its full detail an intermediate frame gets when it is captioned, 0 to 1; a keyframe has all of it',
+        1.0, 'how much of its full detail an intermediate frame gets when it is captioned, 0 to 1; a keyframe has all of it',
         low=0.0, high=1.0, live=True)
     max_new_tokens: int = setting(160, 'most tokens of a caption', low=1, high=2048, live=True)
     deadline_s: float = setting(10.0, 'longest seconds a caption may take to write', low=0.05, high=120.0, live=True)
