@@ -71,7 +71,7 @@ class Builds:
     def checkpoint(self, model: str) -> Path:
         folder = self._folder / model
         if not folder.exists():
-            write_random_checkpoint(folder, MODELS[model], dtype='F32', spread=0.5)
+            write_random_checkpoint(folder, MODELS[model], dtype='F32', spread=0.12)
             byte_words()._tokenizer.save(str(folder / 'tokenizer.json'))
         return folder
 
