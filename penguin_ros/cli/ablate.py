@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.shipped import shipped
-    from penguin_ros.training.ablations import BASE, VARIANTS, Study, run_study
+    from penguin_ros.training.ablations import BASE, COMPARED, VARIANTS, Study, run_study
     from penguin_ros.training.comparison import compare, draw_comparison, markdown_tables
 
     torch.set_num_threads(args.threads)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
                   seeds=tuple(range(1, args.seeds + 1)), looks=min(6, args.steps), scenes=args.scenes)
     variants = args.only.split(',') if args.only else list(VARIANTS)
     runs = run_study(study, variants, _Progress(len(variants) * args.seeds).show)
-    summary = compare(runs, base=BASE, what=VARIANTS)
+    summary = compare(runs, what=VARIANTS, pairs=COMPARED)
     tables = markdown_tables(summary)
     (args.out / 'results.json').write_text(json.dumps({**summary, 'runs': runs}, indent=1) + '\n', encoding='utf-8')
     (args.out / 'results.md').write_text(tables, encoding='utf-8')

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for 75 minutes
+  penguin train nano                          render the scenes if they are missing, then train for 84 minutes
   penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
   penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
-_CLIPS = {'train': 12_000, 'train-video': 2_000, 'valid': 600, 'valid-video': 60}
+_CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                     'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
-    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.25, with --fast 0.05)')
+    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.4, with --fast 0.05)')
     parser.add_argument('--fast', action='store_true', help='a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
@@ -60,16 +60,16 @@ def run(args: argparse.Namespace) -> int:
     settle_environment()
     import torch
 
-    from penguin_ros.training.curriculum import Curriculum
+    from penguin_ros.training.curriculum import Curriculum, pictures_only
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, train_nano
     from penguin_ros.training.teacher import WarmUp
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.25)
+    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.4)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
-    curriculum = Curriculum(warmup_steps=30, low_until=0.0, single_until=1.0) if args.fast else Curriculum()
+    curriculum = pictures_only(warmup_steps=30) if args.fast else Curriculum()
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
     train_nano(NanoRun(
@@ -108,9 +108,11 @@ def _show_rendering(done: int, total: int, frames_per_s: float) -> None:
 def _show(line: dict[str, Any]) -> None:
     if 'step' not in line:
         return
-    text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["images_per_s"]:6.1f} images/s  '
-            f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
+    text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["stage"]}  {line["images_per_s"]:6.1f} images/s')
+    for name in ('answer', 'dense'):
+        if line[f'{name}_loss'] is not None:
+            text += f'  {name} {line[f"{name}_loss"]:.3f}'
     valid = line.get('valid')
-    if valid:
+    if valid and 'f1' in valid:
         text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'
     print(text, flush=True)

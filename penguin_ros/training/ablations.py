@@ -23,7 +23,7 @@ import torch
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import resize
 from penguin_ros.training import texts
-from penguin_ros.training.curriculum import ClipDeck, Curriculum
+from penguin_ros.training.curriculum import ClipDeck, Curriculum, pictures_only
 from penguin_ros.training.dataset import Clip, SceneFrame, Split, open_split
 from penguin_ros.training.judging import judge
 from penguin_ros.training.nano import NanoRun, Trainer
@@ -54,6 +54,8 @@ VARIANTS = {
     'digits': 'three digit tokens per coordinate instead of one token',
     'adamw': 'AdamW for everything',
 }
+COMPARED = (
+    *((name, BASE) for name in VARIANTS if name != BASE), ('teacher', 'teacher-no-relation'), ('teacher-no-dense', 'no-dense'))
 ASKERS: tuple[Asker, ...] = (region_turn, colour_turn, where_turn, count_turn)
 ADAMW_PEAK_LR = 3.5e-3
 _BATCH = 64
@@ -67,7 +69,7 @@ def small_curriculum() -> Curriculum:
     A small model and a short run want higher rates than the recipe's: of three tried for each optimizer (2, 4 and 8 thousandths
     for Muon; 2, 3.5 and 6 for AdamW), on another seed and 400 steps, these gave the best captions.
     """
-    return Curriculum(main_grid=(4, 5), low_until=0.0, single_until=1.0, warmup_steps=50, peak_lr=2e-3, peak_matrix_lr=8e-3)
+    return pictures_only(main_grid=(4, 5), warmup_steps=50, peak_lr=2e-3, peak_matrix_lr=8e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,10 @@ def _run(study: Study, variant: str, seed: int, train: Split, valid: Split, test
     curve: list[dict[str, float]] = []
     losses: list[tuple[float, float]] = []
     for step in range(1, study.steps + 1):
-        losses.append(trainer.train_step(train, deck))
+        loss = trainer.train_step(train, deck)
+        assert loss.answer is not None
+        assert loss.dense is not None
+        losses.append((loss.answer, loss.dense))
         if step in look_steps:
             answer, dense = np.mean(losses, axis=0)
             look = {'answer_loss': float(answer), 'dense_loss': float(dense), **_said(trainer, valid, look_clips, ())}
@@ -220,6 +225,8 @@ def _held_out_losses(trainer: Trainer, split: Split, clips: Sequence[Clip]) -> d
     for start in range(0, len(clips), _BATCH):
         batch = build_batch(split, clips[start:start + _BATCH], layout, trainer.words, rng, augment=False)
         loss = step_loss(trainer.network, trainer.head, batch, weights=trainer.weights, dense_weight=1.0)
+        assert loss.answer is not None
+        assert loss.dense is not None
         losses.append((loss.answer, loss.dense))
     answer, dense = np.mean(losses, axis=0)
     found = {'answer_loss': float(answer)}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 Run = Mapping[str, Any]     # variant, seed, scores, curve, cpu_s
+Pair = tuple[str, str]      # a variant, and the one it is held against
 LABELS = {
     'f1': 'caption F1', 'iou': 'caption IoU', 'colour': 'colour of the X', 'region': 'what is in a region',
     'where_iou': 'where is X: IoU', 'count': 'how many', 'dense_loss': 'dense loss', 'f1_course': 'F1 over the run'}
@@ -16,26 +17,28 @@ LABELS = {
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
-def compare(runs: Sequence[Run], *, base: str, what: Mapping[str, str]) -> dict[str, Any]:
-    """Mean and spread of every figure by variant, and its difference from the base, paired by seed, with 95 % intervals."""
-    variants: dict[str, Any] = {}
+def compare(runs: Sequence[Run], *, what: Mapping[str, str], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Mean and spread of every figure by variant, and the differences of pairs of variants, by seed, with 95 % intervals.
+
+    Variants and pairs of which there are no runs are left out.
+    """
     by_seed = {name: {run['seed']: run for run in runs if run['variant'] == name} for name in what}
-    for name, own in by_seed.items():
-        if not own:
-            continue
-        scores = {}
+    values = {name: {figure: {seed: value for seed, run in own.items() if (value := _figure(run, figure)) is not None}
+                     for figure in LABELS} for name, own in by_seed.items() if own}
+    variants = {name: {'what': what[name], 'cpu_s': round(float(np.mean([run['cpu_s'] for run in by_seed[name].values()])), 1),
+                       'scores': {figure: _spread(found) for figure, found in own.items() if found}}
+                for name, own in values.items()}
+    differences = []
+    for name, other in pairs:
+        found = {}
         for figure in LABELS:
-            values = {seed: _figure(run, figure) for seed, run in own.items() if _figure(run, figure) is not None}
-            if not values:
-                continue
-            pairs = {seed: values[seed] - other for seed, run in by_seed[base].items()
-                     if seed in values and (other := _figure(run, figure)) is not None}
-            scores[figure] = {**_spread(values)}
-            if name != base and pairs:
-                scores[figure]['difference'] = {**_spread(pairs), **_interval(list(pairs.values()))}
-        variants[name] = {'what': what[name], 'scores': scores,
-                          'cpu_s': round(float(np.mean([run['cpu_s'] for run in own.values()])), 1)}
-    return {'base': base, 'variants': variants}
+            ours, theirs = (values.get(one, {}).get(figure, {}) for one in (name, other))
+            both = {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+            if both:
+                found[figure] = {**_spread(both), **_interval(list(both.values()))}
+        if found:
+            differences.append({'variant': name, 'minus': other, 'scores': found})
+    return {'variants': variants, 'differences': differences}
 
 
 def _figure(run: Run, name: str) -> Any:
@@ -64,19 +67,21 @@ def _interval(differences: Sequence[float]) -> dict[str, float]:
 
 
 def markdown_tables(summary: Mapping[str, Any]) -> str:
-    """Means with spreads, then differences from the base; those whose interval leaves out 0 are bold."""
+    """Means with spreads, then the differences; those whose interval leaves out 0 are bold."""
     names = [name for name in LABELS if any(name in variant['scores'] for variant in summary['variants'].values())]
-    means = [_line('run', [*(LABELS[name] for name in names), 'CPU seconds']), _line('---', ['---'] * (len(names) + 1))]
-    differences = [_line('run', [LABELS[name] for name in names]), _line('---', ['---'] * len(names))]
+    labels = [LABELS[name] for name in names]
+    lines = [f'* `{variant}`: {found["what"]}' for variant, found in summary['variants'].items()]
+    lines += ['', 'Mean and standard deviation over the seeds:', '',
+              _line('run', [*labels, 'CPU seconds']), _line('---', ['---'] * (len(names) + 1))]
     for variant, found in summary['variants'].items():
-        scores = found['scores']
-        means.append(_line(variant, [*(_mean_cell(scores.get(name)) for name in names), f'{found["cpu_s"]:.0f}']))
-        if variant != summary['base']:
-            differences.append(_line(variant, [_difference_cell(scores.get(name)) for name in names]))
-    legend = [f'* `{variant}`: {found["what"]}' for variant, found in summary['variants'].items()]
-    return '\n'.join([*legend, '', 'Mean and standard deviation over the seeds:', '', *means, '',
-                      f'Difference from `{summary["base"]}`, paired by seed, with its 95 % interval (Student\'s t); bold where '
-                      'the interval leaves out 0:', '', *differences]) + '\n'
+        means = [_mean_cell(found['scores'].get(name)) for name in names]
+        lines.append(_line(variant, [*means, f'{found["cpu_s"]:.0f}']))
+    lines += ['', "Differences, paired by seed, with 95 % intervals (Student's t); bold where the interval leaves out 0:", '',
+              _line('runs', labels), _line('---', ['---'] * len(names))]
+    for found in summary['differences']:
+        cells = [_difference_cell(found['scores'].get(name)) for name in names]
+        lines.append(_line(f'{found["variant"]} minus {found["minus"]}', cells))
+    return '\n'.join(lines) + '\n'
 
 
 def _line(first: str, cells: Sequence[str]) -> str:
@@ -89,9 +94,8 @@ def _mean_cell(score: Mapping[str, Any] | None) -> str:
     return f'{score["mean"]:.3f} ± {score["sd"]:.3f}' if 'sd' in score else f'{score["mean"]:.3f}'
 
 
-def _difference_cell(score: Mapping[str, Any] | None) -> str:
-    difference = (score or {}).get('difference')
-    if not difference:
+def _difference_cell(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
         return ''
     text = f'{difference["mean"]:+.3f}'
     if 'low' not in difference:

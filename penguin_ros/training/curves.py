@@ -17,7 +17,9 @@ def draw_curves(log: Path, picture: Path) -> None:
     looks = [line for line in steps if 'valid' in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout='constrained')
     for name, label in (('answer_loss', 'answers'), ('dense_loss', 'dense (auxiliary)')):
-        left.plot([line['images'] / 1000 for line in steps], [line[name] for line in steps], label=label)
+        told = [(line['images'] / 1000, line[name]) for line in steps if line[name] is not None]
+        if told:
+            left.plot(*zip(*told), label=label)
     left.set(xlabel='thousand images seen', ylabel='loss', yscale='log', title='training loss')
     for name, label in (('f1', 'caption F1'), ('iou', 'caption IoU'), ('colour', 'colour'), ('region', 'region'),
                         ('count', 'count'), ('path', 'path clear'), ('video_change', 'what changed')):

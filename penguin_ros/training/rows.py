@@ -8,6 +8,7 @@ As in the node, old frames may be hidden (dropped), thinned, and positions may h
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,24 +40,30 @@ _PAD_TO = 16
 _LONGEST_START_S = 600.0
 _ASKS_CHANGES = 0.8                 # of rows with several frames; the others have lost some of their old tokens
 _LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
+# An answer of one word has a few tokens, a caption dozens: by number alone the coordinates would decide what is learnt.
+SHORT_ANSWER_WEIGHT = 3.0
+_LONG_ANSWERS = ('caption', 'where')
 
 
 @dataclass
 class Batch:
     """Rows of equal length; every row has the same frames' grids, so frames of one slot are encoded together."""
 
-    images: list[torch.Tensor]      # per slot uint8 [B, H, W, 3]
+    grids: tuple[TokenGrid, ...]    # per slot
+    images: list[torch.Tensor]      # per slot uint8 [B, H, W, 3]; empty where pictures were not asked for
     starts: torch.Tensor            # int [B, slots]: where each frame's visual tokens stand in the row
     ids: torch.Tensor               # int [B, S]
     positions: np.ndarray           # int [B, S]
     mask: torch.Tensor              # float [B, 1, S, S], additive
     targets: torch.Tensor           # int [B, S]: the token that follows, or -100 where nothing is learnt
+    weights: torch.Tensor           # float [B, S]: how much that token counts, by its question's skill
     skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
     dense: list[DenseTargets]       # per slot
 
     @property
     def image_count(self) -> int:
-        return sum(len(images) for images in self.images)
+        """Pictures shown, as images or as what they hold."""
+        return len(self.ids) * len(self.grids)
 
 
 @dataclass
@@ -67,6 +74,8 @@ class DenseTargets:
     colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
     digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
+    centre: torch.Tensor            # float [B, tokens]: 1 where the middle of a thing's box lies, else 0
+    distance: torch.Tensor          # float [B, tokens]: natural logarithm of its distance in metres; 0 where nothing stands
 
 
 class Words:
@@ -97,6 +106,7 @@ class Layout:
     questions: int = 3                  # about the newest frame
     captions: int = 1                   # of that many newest frames
     time_questions: int = 3             # about all frames, in most rows of several
+    pictures: bool = True               # with the images, not only with what stands in them
 
 
 class _RowWriter:
@@ -111,6 +121,7 @@ class _RowWriter:
         self.frame: list[int] = []      # which frame a token belongs to or asks about
         self.hidden: list[bool] = []    # stream tokens that later frames and turns do not see
         self.targets: list[int] = []
+        self.weights: list[float] = []
         self.skills: list[tuple[str, int, int]] = []
         self.next_position = 0
         self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
@@ -119,7 +130,7 @@ class _RowWriter:
 
     def stream(self, ids: Sequence[int], frame: int, hidden: Sequence[bool]) -> None:
         for token, is_hidden in zip(ids, hidden):
-            self._put(token, self.next_position, 0, len(self.ids) + 1, frame, is_hidden, -100)
+            self._put(token, self.next_position, 0, len(self.ids) + 1, frame, is_hidden, -100, 0.0)
             self.next_position += 1
 
     def frame_tokens(self, lead: Sequence[int], count: int, frame: int, hidden: np.ndarray) -> None:
@@ -136,12 +147,14 @@ class _RowWriter:
         # The row's last token predicts nothing, so the end token itself needs no place.
         written = (*asked, *answered[:-1])
         targets = (*([-100] * (len(asked) - 1)), *answered)
+        weight = 1.0 if turn.skill in _LONG_ANSWERS else SHORT_ANSWER_WEIGHT
         for token, target in zip(written, targets):
-            self._put(token, position, self._groups, sees, frame, False, target)
+            self._put(token, position, self._groups, sees, frame, False, target, weight)
             position += 1
         self.skills.append((turn.skill, len(self.ids) - len(written), len(self.ids)))
 
-    def _put(self, token: int, position: int, group: int, sees: int, frame: int, hidden: bool, target: int) -> None:
+    def _put(self, token: int, position: int, group: int, sees: int, frame: int, hidden: bool, target: int,
+             weight: float) -> None:
         self.ids.append(token)
         self.positions.append(position)
         self.group.append(group)
@@ -149,6 +162,7 @@ class _RowWriter:
         self.frame.append(frame)
         self.hidden.append(hidden)
         self.targets.append(target)
+        self.weights.append(weight)
 
 
 def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
@@ -159,20 +173,23 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         chosen = sorted(rng.sample(range(len(clip.frames)), len(layout.grids)))
         flipped = augment and rng.random() < 0.5 and not _shows_sign(clip)
         rows.append(_row(clip, chosen, layout, words, rng, flipped=flipped))
-        pictures = [split.image(clip.frames[index]) for index in chosen]
-        images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
+        if layout.pictures:
+            pictures = [split.image(clip.frames[index]) for index in chosen]
+            images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
         dense.append([_dense(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
     return Batch(
-        images=[torch.from_numpy(np.stack([row[slot] for row in images])) for slot in slots],
+        grids=layout.grids,
+        images=[torch.from_numpy(np.stack([row[slot] for row in images])) for slot in slots] if layout.pictures else [],
         starts=torch.tensor([row.starts for row in rows]),
         ids=torch.from_numpy(_padded([row.ids for row in rows], length, 0)),
         positions=_padded([row.positions for row in rows], length, 0),
         mask=_mask(rows, length),
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
+        weights=torch.from_numpy(_padded([row.weights for row in rows], length, 0.0, np.float32)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(4)))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack(parts)) for parts in zip(*(row[slot] for row in dense))))
                for slot in slots])
 
 
@@ -226,7 +243,7 @@ def _hidden(rng: random.Random, count: int) -> np.ndarray:
     return hidden
 
 
-def _padded(lists: Sequence[Sequence[int]], length: int, value: int, dtype: type = np.int64) -> np.ndarray:
+def _padded(lists: Sequence[Sequence[float]], length: int, value: float, dtype: type = np.int64) -> np.ndarray:
     padded: np.ndarray = np.full((len(lists), length), value, dtype=dtype)
     for row, values in zip(padded, lists):
         row[:len(values)] = values
@@ -248,12 +265,14 @@ def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, ...]:
-    """Kind, colour, digit and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
+    """What the nearest object is that covers each token by two fifths (of the smaller of the two), in DenseTargets' order."""
     rows, columns = grid
     kind = np.zeros((rows, columns), dtype=np.int64)
     colour = np.full((rows, columns), -100, dtype=np.int64)
     digit = np.full((rows, columns), -100, dtype=np.int64)
     box = np.zeros((rows, columns, 4), dtype=np.float32)
+    centre = np.zeros((rows, columns), dtype=np.float32)
+    distance = np.zeros((rows, columns), dtype=np.float32)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
     for seen in sorted(frame.objects, key=lambda seen: -seen.distance_m):
         x0, y0, x1, y1 = seen.box
@@ -267,4 +286,7 @@ def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarra
         colour[covered] = COLOURS.index(seen.colour)
         digit[covered] = seen.digit if seen.digit is not None and is_readable(seen, rows * TOKEN_PX) else -100
         box[covered] = (x0, y0, x1, y1)
-    return kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4)
+        centre[int(min((y0 + y1) / 2, 0.999) * rows), int(min((x0 + x1) / 2, 0.999) * columns)] = 1.0
+        distance[covered] = math.log(max(seen.distance_m, 0.1))
+    return (kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4), centre.reshape(-1),
+            distance.reshape(-1))

@@ -14,16 +14,17 @@ from penguin_ros.cli import train
 from penguin_ros.cli.main import main
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.training import validation
-from penguin_ros.training.ablations import BASE, VARIANTS, Study, run_study
+from penguin_ros.training.ablations import BASE, COMPARED, VARIANTS, Study, run_study
 from penguin_ros.training.comparison import compare, draw_comparison, markdown_tables
-from penguin_ros.training.curriculum import ClipDeck, Curriculum
+from penguin_ros.training.curriculum import ClipDeck, pictures_only
 from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import NanoRun, Trainer, write_model
 from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
+DOCS = Path(__file__).parents[2] / 'docs'
 SMALL = TowerShape(width=32, layers=1, heads=2, kv_heads=1, head_dim=16, ffn=48)
-QUICK = Curriculum(main_grid=(2, 3), rows=2, warmup_steps=2, low_until=0.0, single_until=1.0)
+QUICK = pictures_only(main_grid=(2, 3), rows=2, warmup_steps=2)
 
 
 @pytest.fixture(autouse=True)
@@ -89,23 +90,24 @@ def _runs(f1: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def test_differences_are_paired_by_seed_and_carry_students_interval() -> None:
     runs = _runs({'base': [0.1, 0.3, 0.5], 'better': [0.2, 0.41, 0.6], 'other': [0.2, 0.2, 0.6]})
-    summary = compare(runs, base='base', what={'base': 'b', 'better': 'c', 'other': 'd', 'not run': 'e'})
+    summary = compare(runs, what={'base': 'b', 'better': 'c', 'other': 'd', 'not run': 'e'},
+                      pairs=[('better', 'base'), ('other', 'base'), ('not run', 'base')])
     assert set(summary['variants']) == {'base', 'better', 'other'}
-    better = summary['variants']['better']['scores']['f1']['difference']
+    better, other = (found['scores']['f1'] for found in summary['differences'])
     assert better['by_seed'] == {'0': 0.1, '1': 0.11, '2': 0.1}
     assert better['mean'] == pytest.approx(0.1033, abs=1e-4)
     assert (better['low'], better['high']) == pytest.approx((0.089, 0.1177), abs=1e-4)     # 4.303 * 0.00577 / sqrt(3)
     assert summary['variants']['base']['scores']['f1_course']['mean'] == pytest.approx(0.15)
     tables = markdown_tables(summary)
-    assert '| better | **+0.103 (+0.089 to +0.118)** |' in tables
+    assert '| better minus base | **+0.103 (+0.089 to +0.118)** |' in tables
     assert '| base | 0.300 ± 0.200 |' in tables
-    other = summary['variants']['other']['scores']['f1']['difference']
     assert other['low'] < 0 < other['high']
 
 
 def test_one_seed_has_no_interval() -> None:
-    tables = markdown_tables(compare(_runs({'base': [0.1], 'other': [0.2]}), base='base', what={'base': 'b', 'other': 'c'}))
-    assert '| other | +0.100 |' in tables
+    tables = markdown_tables(compare(_runs({'base': [0.1], 'other': [0.2]}), what={'base': 'b', 'other': 'c'},
+                                     pairs=[('other', 'base')]))
+    assert '| other minus base | +0.100 |' in tables
 
 
 def test_the_plot_is_drawn_for_any_number_of_variants(tmp_path: Path) -> None:
@@ -122,5 +124,12 @@ def test_the_ablate_command_leaves_tables_and_a_plot(study: Study, tmp_path: Pat
     assert main(['ablate', '--only', 'base', '--seeds', '1', '--steps', '1', '--scenes', '2', '--data', str(study.data),
                  '--teacher', str(study.teacher), '--out', str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {'runs', 'results.json', 'results.md', 'curves.png'}
-    assert json.loads((out / 'results.json').read_text())['base'] == BASE
+    assert json.loads((out / 'results.json').read_text())['variants'].keys() == {BASE}
     assert '| base |' in capsys.readouterr().out
+
+
+def test_the_documented_tables_are_those_of_the_shipped_results() -> None:
+    results = json.loads((DOCS / 'ablations' / 'results.json').read_text())
+    summary = compare(results['runs'], what=VARIANTS, pairs=COMPARED)
+    assert summary == {name: results[name] for name in summary}
+    assert markdown_tables(summary) in (DOCS / 'ablations.md').read_text()

@@ -14,13 +14,13 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum
+from penguin_ros.training.curriculum import Curriculum, pictures_only
 from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
-QUICK = Curriculum(main_grid=(4, 5), rows=8, warmup_steps=15, low_until=0.0, single_until=1.0)
+QUICK = pictures_only(main_grid=(4, 5), rows=8, warmup_steps=15)
 
 
 @pytest.fixture(scope='module')
@@ -74,14 +74,29 @@ def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
         train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
 
 
-def test_sizes_grow_and_videos_join_as_the_run_goes_on() -> None:
+def test_the_stages_follow_each_other_and_sizes_grow() -> None:
     course, rng = Curriculum(), random.Random(3)
-    assert {course.layout(rng, 0.01)[0].grids for _ in range(50)} == {(course.low_grid,)}
-    assert {course.layout(rng, 0.1)[0].grids for _ in range(50)} == {(course.main_grid,)}
-    later = [course.layout(rng, 0.5) for _ in range(400)]
+    assert [course.stage(progress) for progress in (0.0, 0.3, 0.9)] == ['decoder', 'encoder', 'both']
+    imagined = [course.layout(rng, 0.05)[0] for _ in range(400)]
+    assert not any(layout.pictures for layout in imagined)
+    assert {len(layout.grids) for layout in imagined} == set(range(1, 13))
+    assert {course.layout(rng, 0.13)[0].grids for _ in range(50)} == {(course.low_grid,)}
+    seen = [course.layout(rng, 0.3)[0] for _ in range(200)]
+    assert all(len(layout.grids) == 1 and layout.pictures and not layout.questions for layout in seen)
+    assert len({layout.grids for layout in seen}) > 10
+    later = [course.layout(rng, 0.7) for _ in range(400)]
     assert {len(layout.grids) for layout, _ in later} == set(range(1, 13))
-    assert all(4 <= rows <= course.rows for _, rows in later)
-    assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 400
+    assert all(4 <= rows <= course.rows and layout.pictures for layout, rows in later)
+    assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 500
+
+
+def test_losses_towards_the_oracle_fade_and_without_its_stages_there_is_none() -> None:
+    course = Curriculum()
+    assert course.oracle_weight_at(course.encoder_until) == pytest.approx(course.oracle_weight)
+    assert course.oracle_weight_at(1.0) == 0.0
+    assert not pictures_only().has_oracle
+    assert pictures_only().oracle_weight_at(0.5) == 0.0
+    assert pictures_only().stage(0.0) == 'both'
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:

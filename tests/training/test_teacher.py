@@ -15,7 +15,7 @@ from penguin_ros.cli.main import main
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import cut_patches
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import ClipDeck, Curriculum
+from penguin_ros.training.curriculum import ClipDeck, pictures_only
 from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import NanoRun, Trainer, train_nano, write_model
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
@@ -24,7 +24,7 @@ from penguin_ros.training.teacher import Reconstruction, WarmUp
 from penguin_ros.training.tokenizer import build_tokenizer
 from tests.training.drawn import draw_split
 
-QUICK = Curriculum(main_grid=(3, 4), rows=4, warmup_steps=5, low_until=0.0, single_until=1.0)
+QUICK = pictures_only(main_grid=(3, 4), rows=4, warmup_steps=5)
 SMALL = TowerShape(width=32, layers=1, heads=2, kv_heads=1, head_dim=16, ffn=48)
 PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 56, 84, 3), np.uint8))
 
