@@ -128,7 +128,7 @@ def _write_manifest(recipe: Recipe, folder: Path, export: Export, progress: Prog
     from penguin_ros.model.config import language_spec, vision_spec
 
     begin_s = time.perf_counter()
-    names = [*files, *_copy_companions(recipe.checkpoint_folder, folder)]
+    names = [*files, *_copy_companions(recipe.checkpoint_folder, folder, progress)]
     table = export.embeddings
     manifest = Manifest(
         backend=recipe.backend, model=recipe.model_name, precision=recipe.precision, recipe=_as_typed(recipe.file),
@@ -149,12 +149,28 @@ def _cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'penguin_ros'
 
 
-def _copy_companions(checkpoint: Path, folder: Path) -> list[str]:
+def _copy_companions(checkpoint: Path, folder: Path, progress: Progress) -> list[str]:
+    from penguin_ros.core.confidence import CONFIDENCE_FILE
+
     present = [name for name in COMPANIONS if (checkpoint / name).is_file()]
+    if CONFIDENCE_FILE in present and _fitted_on_other_weights(checkpoint):
+        present.remove(CONFIDENCE_FILE)
+        (folder / CONFIDENCE_FILE).unlink(missing_ok=True)
+        progress(f'{CONFIDENCE_FILE} was fitted on other weights and is left out: confidences are plain means. Fit them anew: '
+                 f'penguin eval {folder} --fit-confidence')
     if checkpoint.resolve() != folder.resolve():
         for name in present:
             shutil.copyfile(checkpoint / name, folder / name)
     return present
+
+
+def _fitted_on_other_weights(checkpoint: Path) -> bool:
+    """Whether the weights that the scale of confidences says it was fitted on are not the checkpoint's."""
+    from penguin_ros.backends.manifest import hash_file
+    from penguin_ros.core.confidence import weights_fitted_on
+
+    return any(not (checkpoint / name).is_file() or hash_file(checkpoint / name).sha256 != sha256
+               for name, sha256 in weights_fitted_on(checkpoint).items())
 
 
 def _as_typed(recipe: Path) -> str:

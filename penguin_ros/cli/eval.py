@@ -159,6 +159,9 @@ def _fit_confidence(args: argparse.Namespace) -> None:
     fitted = {'pictures': len(scenes.pictures), 'clips': len(scenes.clips), 'split': 'valid',
               'token_grids': [f'{rows}x{columns}' for rows, columns in args.grids or [(6, 8)]], 'said': said.counts()}
     manifest = read_manifest(folder)
+    # An engine built of other weights does not get these scales (cli/build.py).
+    weights = {name: entry.sha256 for name, entry in manifest.files.items() if name.endswith('.safetensors')}
+    fitted |= {'weights': weights} if weights else {}
     try:
         write_whole(folder / CONFIDENCE_FILE, confidence_text(fit_scale(said), fitted).encode())
         # What a run reads is part of the engine: without its hash in the manifest it could be changed unseen.

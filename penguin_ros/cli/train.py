@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for 84 minutes
+  penguin train nano                          render the scenes if they are missing, then train for 72 minutes
   penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
   penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                     'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
-    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.4, with --fast 0.05)')
+    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.2, with --fast 0.05)')
     parser.add_argument('--fast', action='store_true', help='a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.4)
+    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.2)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
     curriculum = pictures_only(warmup_steps=30) if args.fast else Curriculum()
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,

@@ -73,6 +73,15 @@ def read_confidence(folder: Path) -> ConfidenceScale:
     return scale
 
 
+def weights_fitted_on(folder: Path) -> dict[str, str]:
+    """File names and sha256 of the weights this folder's scales were fitted on; none where that is not said."""
+    try:
+        weights = json.loads((folder / CONFIDENCE_FILE).read_text(encoding='utf-8'))['fitted']['weights']
+        return {str(name): str(sha256) for name, sha256 in weights.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}           # what is wrong with such a file is said by read_confidence, when it is used
+
+
 def confidence_text(scale: ConfidenceScale, fitted: dict[str, Any]) -> str:
-    """The content of confidence.json; ``fitted`` says on what, for readers only."""
+    """The content of confidence.json; ``fitted`` says on what, its `weights` which files with which sha256."""
     return json.dumps({**asdict(scale), 'fitted': fitted}, indent=1) + '\n'

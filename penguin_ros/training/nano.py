@@ -239,8 +239,8 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
                 line = {'step': trainer.step, 'images': trainer.images, 'trained_s': round(trainer.trained_s, 1),
                         'images_per_s': round((trainer.images - images_before) / max(span_s, 1e-9), 1),
                         'lr': trainer.optimizers[0][0].param_groups[0]['lr'],
-                        'stage': trainer.stage, 'answer_loss': _mean(answer for answer, _ in losses),
-                        'dense_loss': _mean(dense for _, dense in losses), 'train_frames': train.frame_count}
+                        'stage': trainer.stage, 'answer_loss': mean_of(answer for answer, _ in losses),
+                        'dense_loss': mean_of(dense for _, dense in losses), 'train_frames': train.frame_count}
                 last_line_s, images_before = trainer.trained_s, trainer.images
                 losses.clear()
                 train.refresh()
@@ -254,7 +254,7 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     return look
 
 
-def _mean(losses: Iterable[float | None]) -> float | None:
+def mean_of(losses: Iterable[float | None]) -> float | None:
     """The mean of those that there are; None without any."""
     found = [loss for loss in losses if loss is not None]
     return sum(found) / len(found) if found else None

@@ -22,6 +22,7 @@ PATCH_PX = 14
 MERGE = 2
 CHANNELS = 3
 TOKEN_PX = PATCH_PX * MERGE
+LOOKUP_GAIN = 1.5   # of the decoder's normed queries and keys at the start: one token can stand out among hundreds sooner
 MASKED = -1e4  # finite: a row that sees nothing stays finite
 
 Tables = tuple[torch.Tensor, torch.Tensor]
@@ -167,6 +168,9 @@ class Network(nn.Module):
             for block in _blocks(tower):
                 for last in (block.out, block.down):
                     last.weight.data.mul_((2 * len(tower)) ** -0.5)
+        for block in _blocks(self.decoder):
+            for norm in (block.q_norm, block.k_norm):
+                nn.init.constant_(norm.weight, LOOKUP_GAIN)
         nn.init.normal_(self.embedding.weight, std=0.05)
 
     def order_coordinates(self, first_id: int, count: int) -> None:

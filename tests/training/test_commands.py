@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from penguin_ros.assemble import engine_folder
-from penguin_ros.backends.manifest import load_manifest, read_manifest
+from penguin_ros.backends.manifest import hash_files, load_manifest, read_manifest
 from penguin_ros.cli import train
 from penguin_ros.cli.main import main
-from penguin_ros.core.confidence import ConfidenceScale, read_confidence
+from penguin_ros.core.confidence import ConfidenceScale, read_confidence, weights_fitted_on
 from tests.training.drawn import draw_split
 
 eval_command = importlib.import_module('penguin_ros.cli.eval')
@@ -79,7 +79,29 @@ def test_eval_fits_confidences_and_keeps_them_with_the_engine(data: Path, tmp_pa
     assert 'confidence.json' in manifest.files
     assert manifest.engine_hash != before
     assert read_confidence(engine) != ConfidenceScale()
+    assert weights_fitted_on(engine) == {'model.safetensors': manifest.files['model.safetensors'].sha256}
     assert json.loads((tmp_path / 'scores.json').read_text())['engine'] == manifest.engine_hash, 'scored with the scale'
+
+
+def test_scales_of_confidence_are_not_carried_to_other_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / 'checkpoint'
+    shutil.copytree(engine_folder('nano'), checkpoint)
+    weights = hash_files(checkpoint, ['model.safetensors'])['model.safetensors'].sha256
+    recipe = tmp_path / 'nano.yaml'
+    recipe.write_text('model: penguin-nano\ncheckpoint: checkpoint\noutput: engine\nbackend: onnx\n')
+
+    def carried(fitted_on: str) -> bool:
+        stated = json.loads((checkpoint / 'confidence.json').read_text())
+        stated['fitted']['weights'] = {'model.safetensors': fitted_on}
+        (checkpoint / 'confidence.json').write_text(json.dumps(stated))
+        assert main(['build', str(recipe)]) == 0
+        manifest = load_manifest(tmp_path / 'engine', backend='onnx')
+        assert ('confidence.json' in manifest.files) == (tmp_path / 'engine' / 'confidence.json').exists()
+        return 'confidence.json' in manifest.files
+
+    assert carried(weights)
+    assert not carried('0' * 64)
+    assert '--fit-confidence' in capsys.readouterr().out
 
 
 def test_eval_shows_what_visual_tokens_buy(data: Path, tmp_path: Path) -> None:

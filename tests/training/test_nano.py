@@ -77,10 +77,11 @@ def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
 def test_the_stages_follow_each_other_and_sizes_grow() -> None:
     course, rng = Curriculum(), random.Random(3)
     assert [course.stage(progress) for progress in (0.0, 0.3, 0.9)] == ['decoder', 'encoder', 'both']
-    imagined = [course.layout(rng, 0.05)[0] for _ in range(400)]
+    assert {len(course.layout(rng, 0.05)[0].grids) for _ in range(50)} == {1}
+    imagined = [course.layout(rng, 0.15)[0] for _ in range(400)]
     assert not any(layout.pictures for layout in imagined)
     assert {len(layout.grids) for layout in imagined} == set(range(1, 13))
-    assert {course.layout(rng, 0.13)[0].grids for _ in range(50)} == {(course.low_grid,)}
+    assert {course.layout(rng, 0.21)[0].grids for _ in range(50)} == {(course.low_grid,)}
     seen = [course.layout(rng, 0.3)[0] for _ in range(200)]
     assert all(len(layout.grids) == 1 and layout.pictures and not layout.questions for layout in seen)
     assert len({layout.grids for layout in seen}) > 10
