@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for 72 minutes
+  penguin train nano                          render the scenes if they are missing, then train for 82 minutes
   penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
-  penguin train nano --fast --out out/fast    a few minutes: does it learn at all?
+  penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
@@ -31,8 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                     'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
-    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.2, with --fast 0.05)')
-    parser.add_argument('--fast', action='store_true', help='a few minutes on few scenes, to see that it learns')
+    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.37, with --fast 0.05)')
+    parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=Path('out/nano-data'), metavar='DIR',
@@ -60,20 +61,21 @@ def run(args: argparse.Namespace) -> int:
     settle_environment()
     import torch
 
-    from penguin_ros.training.curriculum import Curriculum, pictures_only
+    from penguin_ros.training.curriculum import Curriculum, small_curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, train_nano
+    from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    hours = args.hours if args.hours is not None else (0.05 if args.fast else 1.2)
+    hours = args.hours if args.hours is not None else (0.05 if args.fast else 82 / 60)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
-    curriculum = pictures_only(warmup_steps=30) if args.fast else Curriculum()
+    curriculum, tower = (small_curriculum(), SMALL_TOWER) if args.fast else (Curriculum(), TowerShape())
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
     train_nano(NanoRun(
-        data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum,
+        data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum, tower=tower,
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon'),
         resume=args.resume, report=_show)
@@ -91,13 +93,16 @@ def settle_environment() -> None:
 
 
 def render_missing(data: Path, clips_of: dict[str, int]) -> None:
-    """Render so many clips of each split whose folder holds none yet."""
+    """Render so many clips of each split whose folder holds none yet, or was left before it held them all."""
     from penguin_ros.sim.dataset import generate_dataset
 
     for split, clips in clips_of.items():
-        if not any((data / split).glob('clips_*.json')):
-            print(f'rendering {clips} clips into {data / split}', file=sys.stderr)
-            generate_dataset(data / split, split, clips, progress=_show_rendering)
+        folder = data / split
+        finished = [len(json.loads(path.read_text())) for path in folder.glob('clips_*.json')]
+        ours = (folder / 'dataset.json').exists()
+        if not finished or (ours and sum(finished) < clips):
+            print(f'rendering {clips} clips into {folder}', file=sys.stderr)
+            generate_dataset(folder, split, clips, progress=_show_rendering)
 
 
 def _show_rendering(done: int, total: int, frames_per_s: float) -> None:

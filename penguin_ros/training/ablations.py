@@ -23,11 +23,11 @@ import torch
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import resize
 from penguin_ros.training import texts
-from penguin_ros.training.curriculum import ClipDeck, Curriculum, pictures_only
+from penguin_ros.training.curriculum import ClipDeck, Curriculum, small_curriculum
 from penguin_ros.training.dataset import Clip, SceneFrame, Split, open_split
 from penguin_ros.training.judging import judge
 from penguin_ros.training.nano import NanoRun, Trainer, mean_of
-from penguin_ros.training.network import TOKEN_PX, TowerShape
+from penguin_ros.training.network import SMALL_TOWER, TOKEN_PX, TowerShape
 from penguin_ros.training.objective import StepLoss, step_loss
 from penguin_ros.training.questions import (
     Asker,
@@ -64,15 +64,6 @@ Result = dict[str, Any]
 Report = Callable[[str, int, int, dict[str, float]], None]     # variant, seed, step, figures
 
 
-def small_curriculum() -> Curriculum:
-    """Single pictures of 4 x 5 visual tokens, from the first step to the last.
-
-    A small model and a short run want higher rates than the recipe's: of three tried for each optimizer (2, 4 and 8 thousandths
-    for Muon; 2, 3.5 and 6 for AdamW), on another seed and 400 steps, these gave the best captions.
-    """
-    return pictures_only(main_grid=(4, 5), warmup_steps=50, peak_lr=2e-3, peak_matrix_lr=8e-3)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """What all runs share, and how long they are."""
@@ -87,7 +78,7 @@ class Study:
     looks: int = 6                  # how often captions of a few scenes are scored on the way
     look_scenes: int = 96
     scenes: int = 400               # scored at the end
-    tower: TowerShape = field(default_factory=lambda: TowerShape(width=128, layers=2, heads=4, kv_heads=2, ffn=344))
+    tower: TowerShape = SMALL_TOWER
     curriculum: Curriculum = field(default_factory=small_curriculum)
 
     def __post_init__(self) -> None:

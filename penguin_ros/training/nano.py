@@ -162,14 +162,15 @@ class Trainer:
     def _loss(self, batch: Batch, stage: Stage) -> StepLoss:
         curriculum, progress = self.run.curriculum, self.progress
         dense_weight, oracle_weight = curriculum.dense_weight_at(progress), curriculum.oracle_weight_at(progress)
+        short_weight = curriculum.short_weight_at(progress)
         if stage == 'both':
             return step_loss(
-                self.network, self.head, batch, weights=self.weights, dense_weight=dense_weight, oracle=self.oracle,
-                oracle_weight=oracle_weight,
+                self.network, self.head, batch, weights=self.weights, dense_weight=dense_weight, short_weight=short_weight,
+                oracle=self.oracle, oracle_weight=oracle_weight,
                 old_frames_learn=len(batch.grids) == 1 or self.rng.random() < curriculum.old_frames_learn)
         assert self.oracle is not None
         if stage == 'decoder':
-            return decoder_loss(self.network, self.oracle, batch, weights=self.weights)
+            return decoder_loss(self.network, self.oracle, batch, weights=self.weights, short_weight=short_weight)
         return encoder_loss(self.network, self.head, self.oracle, batch, dense_weight=dense_weight, oracle_weight=oracle_weight)
 
 

@@ -42,6 +42,9 @@ class TowerShape:
     rope_theta: float = 100.0
 
 
+SMALL_TOWER = TowerShape(width=128, layers=2, heads=4, kv_heads=2, ffn=344)     # learns something in a minute: for quick looks
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
     """Size of the whole model."""

@@ -75,9 +75,9 @@ def word_weights(words: Words) -> torch.Tensor:
 
 
 def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
-              oracle: Oracle | None = None, oracle_weight: float = 0.0, old_frames_learn: bool = True,
-              dtype: torch.dtype = torch.bfloat16) -> StepLoss:
-    """The loss of answers and encoder together; ``weights`` as word_weights gives them.
+              short_weight: float = 1.0, oracle: Oracle | None = None, oracle_weight: float = 0.0,
+              old_frames_learn: bool = True, dtype: torch.dtype = torch.bfloat16) -> StepLoss:
+    """The loss of answers and encoder together; ``weights`` as word_weights gives them, ``short_weight`` for short ones.
 
     With ``oracle_weight`` the encoder's tokens are also held to the oracle's. Without ``old_frames_learn`` only the newest
     frame of a row teaches the encoder, and the others cost a third.
@@ -85,7 +85,7 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     with _autocast(network, dtype):
         found = encode_batch(network, batch, old_frames_learn=old_frames_learn)
         rows = decode_batch(network, batch, [network.projector(one) for one in found])
-        answer = _answer_loss(network, batch, rows, weights)
+        answer = _answer_loss(network, batch, rows, weights, short_weight)
     taught = range(len(batch.grids)) if old_frames_learn else [len(batch.grids) - 1]
     dense = torch.stack([head(found[slot], batch.dense[slot], batch.grids[slot][1]) for slot in taught]).mean()
     total = answer + dense_weight * dense
@@ -94,12 +94,12 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     return StepLoss(total, float(answer.detach()), float(dense.detach()), found)
 
 
-def decoder_loss(network: Network, oracle: Oracle, batch: Batch, *, weights: torch.Tensor,
+def decoder_loss(network: Network, oracle: Oracle, batch: Batch, *, weights: torch.Tensor, short_weight: float = 1.0,
                  dtype: torch.dtype = torch.bfloat16) -> StepLoss:
     """The loss of answers alone, from the oracle's visual tokens: no picture is needed."""
     visual = [blurred(oracle(targets, grid[1])) for targets, grid in zip(batch.dense, batch.grids)]
     with _autocast(network, dtype):
-        answer = _answer_loss(network, batch, decode_batch(network, batch, visual), weights)
+        answer = _answer_loss(network, batch, decode_batch(network, batch, visual), weights, short_weight)
     return StepLoss(answer, answer=float(answer.detach()))
 
 
@@ -118,12 +118,13 @@ def _autocast(network: Network, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(network.embedding.weight.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def _answer_loss(network: Network, batch: Batch, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens, weighted by word and by skill."""
+def _answer_loss(network: Network, batch: Batch, rows: torch.Tensor, weights: torch.Tensor,
+                 short_weight: float) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens, weighted by word and by length of answer."""
     targets = batch.targets.to(rows.device)
     asked = targets >= 0
     losses = functional.cross_entropy(network.logits(rows[asked]).float(), targets[asked], reduction='none')
-    weight = weights[targets[asked]] * batch.weights.to(rows.device)[asked]
+    weight = weights[targets[asked]] * (1.0 + (short_weight - 1.0) * batch.short.to(rows.device)[asked])
     return (losses * weight).sum() / weight.sum()
 
 

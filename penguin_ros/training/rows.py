@@ -40,8 +40,6 @@ _PAD_TO = 16
 _LONGEST_START_S = 600.0
 _ASKS_CHANGES = 0.8                 # of rows with several frames; the others have lost some of their old tokens
 _LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
-# An answer of one word has a few tokens, a caption dozens: by number alone the coordinates would decide what is learnt.
-SHORT_ANSWER_WEIGHT = 3.0
 _LONG_ANSWERS = ('caption', 'where')
 
 
@@ -56,7 +54,7 @@ class Batch:
     positions: np.ndarray           # int [B, S]
     mask: torch.Tensor              # float [B, 1, S, S], additive
     targets: torch.Tensor           # int [B, S]: the token that follows, or -100 where nothing is learnt
-    weights: torch.Tensor           # float [B, S]: how much that token counts, by its question's skill
+    short: torch.Tensor             # bool [B, S]: whether that token is of a short answer, not of a caption or a place
     skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
     dense: list[DenseTargets]       # per slot
 
@@ -121,7 +119,7 @@ class _RowWriter:
         self.frame: list[int] = []      # which frame a token belongs to or asks about
         self.hidden: list[bool] = []    # stream tokens that later frames and turns do not see
         self.targets: list[int] = []
-        self.weights: list[float] = []
+        self.short: list[bool] = []
         self.skills: list[tuple[str, int, int]] = []
         self.next_position = 0
         self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
@@ -130,7 +128,7 @@ class _RowWriter:
 
     def stream(self, ids: Sequence[int], frame: int, hidden: Sequence[bool]) -> None:
         for token, is_hidden in zip(ids, hidden):
-            self._put(token, self.next_position, 0, len(self.ids) + 1, frame, is_hidden, -100, 0.0)
+            self._put(token, self.next_position, 0, len(self.ids) + 1, frame, is_hidden, -100, False)
             self.next_position += 1
 
     def frame_tokens(self, lead: Sequence[int], count: int, frame: int, hidden: np.ndarray) -> None:
@@ -147,14 +145,14 @@ class _RowWriter:
         # The row's last token predicts nothing, so the end token itself needs no place.
         written = (*asked, *answered[:-1])
         targets = (*([-100] * (len(asked) - 1)), *answered)
-        weight = 1.0 if turn.skill in _LONG_ANSWERS else SHORT_ANSWER_WEIGHT
+        is_short = turn.skill not in _LONG_ANSWERS
         for token, target in zip(written, targets):
-            self._put(token, position, self._groups, sees, frame, False, target, weight)
+            self._put(token, position, self._groups, sees, frame, False, target, is_short)
             position += 1
         self.skills.append((turn.skill, len(self.ids) - len(written), len(self.ids)))
 
     def _put(self, token: int, position: int, group: int, sees: int, frame: int, hidden: bool, target: int,
-             weight: float) -> None:
+             short: bool) -> None:
         self.ids.append(token)
         self.positions.append(position)
         self.group.append(group)
@@ -162,7 +160,7 @@ class _RowWriter:
         self.frame.append(frame)
         self.hidden.append(hidden)
         self.targets.append(target)
-        self.weights.append(weight)
+        self.short.append(short)
 
 
 def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
@@ -187,7 +185,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         positions=_padded([row.positions for row in rows], length, 0),
         mask=_mask(rows, length),
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
-        weights=torch.from_numpy(_padded([row.weights for row in rows], length, 0.0, np.float32)),
+        short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
         dense=[DenseTargets(*(torch.from_numpy(np.stack(parts)) for parts in zip(*(row[slot] for row in dense))))
                for slot in slots])

@@ -81,7 +81,7 @@ def test_the_stages_follow_each_other_and_sizes_grow() -> None:
     imagined = [course.layout(rng, 0.15)[0] for _ in range(400)]
     assert not any(layout.pictures for layout in imagined)
     assert {len(layout.grids) for layout in imagined} == set(range(1, 13))
-    assert {course.layout(rng, 0.21)[0].grids for _ in range(50)} == {(course.low_grid,)}
+    assert {course.layout(rng, 0.185)[0].grids for _ in range(50)} == {(course.low_grid,)}
     seen = [course.layout(rng, 0.3)[0] for _ in range(200)]
     assert all(len(layout.grids) == 1 and layout.pictures and not layout.questions for layout in seen)
     assert len({layout.grids for layout in seen}) > 10
@@ -91,9 +91,25 @@ def test_the_stages_follow_each_other_and_sizes_grow() -> None:
     assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 500
 
 
+def test_the_end_of_the_course_takes_the_longer() -> None:
+    course = Curriculum()
+    time, done = course.knee
+    assert time < done
+    assert [course.course_at(progress) for progress in (0.0, time / 2, time, 1.0)] == pytest.approx([0.0, done / 2, done, 1.0])
+    assert course.course_at(0.9) - course.course_at(0.8) < course.course_at(0.2) - course.course_at(0.1)
+    assert pictures_only().course_at(0.3) == pytest.approx(0.3)
+
+
+def test_short_answers_count_more_until_late() -> None:
+    course = Curriculum()
+    assert course.short_weight_at(0.0) == course.short_weight_at(0.5) == 3.0
+    assert course.short_weight_at(1.0) == 1.0
+    assert 1.0 < course.short_weight_at(0.9) < 3.0
+
+
 def test_losses_towards_the_oracle_fade_and_without_its_stages_there_is_none() -> None:
     course = Curriculum()
-    assert course.oracle_weight_at(course.encoder_until) == pytest.approx(course.oracle_weight)
+    assert course.oracle_weight_at(0.1) == pytest.approx(course.oracle_weight)
     assert course.oracle_weight_at(1.0) == 0.0
     assert not pictures_only().has_oracle
     assert pictures_only().oracle_weight_at(0.5) == 0.0

@@ -108,6 +108,17 @@ def test_the_encoder_learns_alone_and_comes_nearer_to_the_oracle(split: Split, t
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_tokens_of_captions_and_places_are_not_those_of_short_answers(split: Split, trainer: Trainer) -> None:
+    batch = _batch(split, trainer)
+    for row, skills in enumerate(batch.skills):
+        for skill, first, last in skills:
+            assert batch.short[row, first:last].all() == (skill not in ('caption', 'where'))
+    once, thrice = (step_loss(trainer.network, trainer.head, batch, weights=trainer.weights, dense_weight=0.0,
+                              short_weight=weight).answer for weight in (1.0, 3.0))
+    assert once is not None
+    assert once != thrice
+
+
 def test_frames_of_one_size_are_encoded_together_to_the_same_end(split: Split, trainer: Trainer) -> None:
     batch = _batch(split, trainer)
     with torch.no_grad():
