@@ -6,16 +6,19 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for 82 minutes
-  penguin train nano --hours 3 --resume       go on where an interrupted run stopped, up to 3 hours in all
+  penguin train nano                          render the scenes if they are missing, then train for 100 minutes
+  penguin train nano --resume                 go on where an interrupted run stopped
+  penguin train nano --from engines/nano --out out/more    go on from trained weights: only the second of two runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
+_FIRST_HOURS, _SECOND_HOURS = 1.25, 0.41
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -32,9 +35,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                     'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
-    parser.add_argument('--hours', type=float, default=None, help='training time in all (default: 1.37, with --fast 0.05)')
+    parser.add_argument('--hours', type=float, default=None,
+                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast 0.05)')
+    parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
+                        help='of the second run, which goes on from the first with more videos and questions; 0: none '
+                             '(default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
+    parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
+                        help='leave the first run out: go on from the weights of this trained nano model')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=Path('out/nano-data'), metavar='DIR',
                         help='folder with train/ and valid/; rendered there when missing (default: %(default)s)')
@@ -61,25 +70,35 @@ def run(args: argparse.Namespace) -> int:
     settle_environment()
     import torch
 
-    from penguin_ros.training.curriculum import Curriculum, small_curriculum
+    from penguin_ros.core.errors import ConfigError
+    from penguin_ros.training.curriculum import Curriculum, going_on, small_curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
+    if args.start_from and (args.fast or not args.second_hours):
+        raise ConfigError('--from starts the second run, and --fast or --second-hours 0 leave that out. Give one or the other.')
     if args.threads:
         torch.set_num_threads(args.threads)
-    hours = args.hours if args.hours is not None else (0.05 if args.fast else 82 / 60)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
-    curriculum, tower = (small_curriculum(), SMALL_TOWER) if args.fast else (Curriculum(), TowerShape())
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
-    train_nano(NanoRun(
-        data=args.data, out=args.out, minutes=60 * hours, seed=args.seed, curriculum=curriculum, tower=tower,
+    first = NanoRun(
+        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (0.05 if args.fast else _FIRST_HOURS)),
+        curriculum=small_curriculum() if args.fast else Curriculum(), tower=SMALL_TOWER if args.fast else TowerShape(),
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
-        llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon'),
-        resume=args.resume, report=_show)
-    draw_curves(args.out / 'log.jsonl', args.out / 'curves.png')
+        llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
+    second = replace(
+        first, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on(), llm_start_steps=0, warm_up=None,
+        start_from=args.start_from or args.out / 'first')
+    runs = [first] if args.fast or not args.second_hours else [replace(first, out=args.out / 'first'), second]
+    logs = []
+    for one in runs[-1:] if args.start_from else runs:
+        print(f'training for {one.minutes:.0f} minutes, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
+        train_nano(one, resume=args.resume, report=_show)
+        logs.append(one.out / 'log.jsonl')
+        draw_curves(logs, one.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
     return 0
 
@@ -113,11 +132,9 @@ def _show_rendering(done: int, total: int, frames_per_s: float) -> None:
 def _show(line: dict[str, Any]) -> None:
     if 'step' not in line:
         return
-    text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["stage"]}  {line["images_per_s"]:6.1f} images/s')
-    for name in ('answer', 'dense'):
-        if line[f'{name}_loss'] is not None:
-            text += f'  {name} {line[f"{name}_loss"]:.3f}'
+    text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["images_per_s"]:6.1f} images/s  '
+            f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
     valid = line.get('valid')
-    if valid and 'f1' in valid:
+    if valid:
         text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'
     print(text, flush=True)

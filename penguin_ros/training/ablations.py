@@ -26,9 +26,9 @@ from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum, small_curriculum
 from penguin_ros.training.dataset import Clip, SceneFrame, Split, open_split
 from penguin_ros.training.judging import judge
-from penguin_ros.training.nano import NanoRun, Trainer, mean_of
+from penguin_ros.training.nano import NanoRun, Trainer
 from penguin_ros.training.network import SMALL_TOWER, TOKEN_PX, TowerShape
-from penguin_ros.training.objective import StepLoss, step_loss
+from penguin_ros.training.objective import step_loss
 from penguin_ros.training.questions import (
     Asker,
     View,
@@ -53,7 +53,6 @@ VARIANTS = {
     'teacher-no-dense': 'warm-up on a teacher instead of the auxiliary dense loss',
     'digits': 'three digit tokens per coordinate instead of one token',
     'adamw': 'AdamW for everything',
-    'oracle': "a quarter of the steps the decoder alone, from the oracle's tokens, a quarter the encoder alone, towards them",
 }
 COMPARED = (
     *((name, BASE) for name in VARIANTS if name != BASE), ('teacher', 'teacher-no-relation'), ('teacher-no-dense', 'no-dense'))
@@ -100,7 +99,6 @@ class Study:
             'no-dense': {'curriculum': no_dense},
             'teacher-no-dense': {'curriculum': no_dense, 'warm_up': warm_up},
             'digits': {'coordinates': 'digits'},
-            'oracle': {'curriculum': replace(self.curriculum, short_until=1.0, decoder_until=0.25, encoder_until=0.5)},
             'adamw': {'muon': False, 'curriculum': replace(self.curriculum, peak_lr=ADAMW_PEAK_LR)}}
         return replace(base, **changes[variant])
 
@@ -166,11 +164,12 @@ def _run(study: Study, variant: str, seed: int, train: Split, valid: Split, test
     look_clips = valid.clips[:study.look_scenes]
     look_steps = {round(study.steps * (look + 1) / study.looks) for look in range(study.looks)}
     curve: list[dict[str, float]] = []
-    losses: list[StepLoss] = []
+    losses: list[tuple[float, float]] = []
     for step in range(1, study.steps + 1):
         losses.append(trainer.train_step(train, deck))
         if step in look_steps:
-            look = {**_means(losses, ('answer', 'dense')), **_said(trainer, valid, look_clips, ())}
+            answer, dense = np.mean(losses, axis=0)
+            look = {'answer_loss': float(answer), 'dense_loss': float(dense), **_said(trainer, valid, look_clips, ())}
             curve.append({'step': step, **look})
             losses.clear()
             report(variant, seed, step, look)
@@ -214,15 +213,11 @@ def _held_out_losses(trainer: Trainer, split: Split, clips: Sequence[Clip]) -> d
     for start in range(0, len(clips), _BATCH):
         batch = build_batch(split, clips[start:start + _BATCH], layout, trainer.words, rng, augment=False)
         loss = step_loss(trainer.network, trainer.head, batch, weights=trainer.weights, dense_weight=1.0)
-        losses.append(loss)
+        losses.append((loss.answer, loss.dense))
+    answer, dense = np.mean(losses, axis=0)
+    found = {'answer_loss': float(answer)}
     # A head that was never trained says nothing about what the encoder knows.
-    return _means(losses, ('answer', 'dense') if trainer.run.curriculum.dense_weight else ('answer',))
-
-
-def _means(losses: Sequence[StepLoss], names: Sequence[str]) -> dict[str, float]:
-    """Mean losses by name; those that were no part of any of these steps are left out."""
-    means = {f'{name}_loss': mean_of(getattr(loss, name) for loss in losses) for name in names}
-    return {name: mean for name, mean in means.items() if mean is not None}
+    return {**found, 'dense_loss': float(dense)} if trainer.run.curriculum.dense_weight else found
 
 
 class _SmallPictures(Split):

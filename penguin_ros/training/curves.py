@@ -1,34 +1,54 @@
-"""Draw a training log: losses and what the looks at held-out scenes found. Knows nothing of training."""
+"""Draw training logs: losses and what the looks at held-out scenes found. Knows nothing of training."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+LOSSES = {'answer_loss': 'answers', 'dense_loss': 'dense (auxiliary)'}
+FIGURES = {'f1': 'caption F1', 'iou': 'caption IoU', 'colour': 'colour', 'region': 'region', 'count': 'count',
+           'path': 'path clear', 'video_when': 'when (videos)', 'video_change': 'what changed (videos)'}
 
 
-def draw_curves(log: Path, picture: Path) -> None:
-    """`log.jsonl` of a run as a PNG."""
+def draw_curves(logs: Sequence[Path], picture: Path) -> None:
+    """The `log.jsonl` of one run, or of runs that went on from each other, behind one another as a PNG."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    lines = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
-    steps = [line for line in lines if 'step' in line]
-    looks = [line for line in steps if 'valid' in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout='constrained')
-    for name, label in (('answer_loss', 'answers'), ('dense_loss', 'dense (auxiliary)')):
-        told = [(line['images'] / 1000, line[name]) for line in steps if line[name] is not None]
-        if told:
-            left.plot(*zip(*told), label=label)
+    shown: dict[str, list[tuple[float, float]]] = {name: [] for name in (*LOSSES, *FIGURES)}
+    seen = 0.0
+    for log in logs:
+        steps, has_dense = _steps(log)
+        for line in steps:
+            images = seen + line['images'] / 1000
+            told = {name: line[name] for name in LOSSES if name != 'dense_loss' or has_dense}
+            for name, value in {**told, **{name: line.get('valid', {}).get(name) for name in FIGURES}}.items():
+                if value is not None:
+                    shown[name].append((images, value))
+        seen += steps[-1]['images'] / 1000 if steps else 0.0
+        if log is not logs[-1]:
+            for axes in (left, right):
+                axes.axvline(seen, color='grey', linestyle=':', linewidth=1)
+    for axes, names in ((left, LOSSES), (right, FIGURES)):
+        for name, label in names.items():
+            if shown[name]:
+                axes.plot(*zip(*shown[name]), label=label, marker='.' if axes is right else None)
     left.set(xlabel='thousand images seen', ylabel='loss', yscale='log', title='training loss')
-    for name, label in (('f1', 'caption F1'), ('iou', 'caption IoU'), ('colour', 'colour'), ('region', 'region'),
-                        ('count', 'count'), ('path', 'path clear'), ('video_change', 'what changed')):
-        shown = [(line['images'] / 1000, line['valid'][name]) for line in looks if name in line['valid']]
-        if shown:
-            right.plot(*zip(*shown), label=label, marker='.')
     right.set(xlabel='thousand images seen', ylim=(0, 1), title='held-out scenes')
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=7)
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)
+
+
+def _steps(log: Path) -> tuple[list[dict[str, Any]], bool]:
+    """A run's lines about steps, and whether the dense loss was part of it."""
+    lines = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
+    has_dense = all(line['run']['curriculum'].get('dense_weight', 1.0) > 0 for line in lines if 'run' in line)
+    return [line for line in lines if 'step' in line], has_dense

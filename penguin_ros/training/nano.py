@@ -10,25 +10,26 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from penguin_ros.core.dialect import Dialect
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.sim.clip import VIDEO_SUFFIX
 from penguin_ros.training import texts
-from penguin_ros.training.curriculum import ClipDeck, Curriculum, Stage
+from penguin_ros.training.curriculum import ClipDeck, Curriculum
 from penguin_ros.training.dataset import Clip, Split, open_split
 from penguin_ros.training.llm_start import start_encoder_from, train_text_model
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
-from penguin_ros.training.objective import DenseHead, StepLoss, decoder_loss, encoder_loss, step_loss, word_weights
-from penguin_ros.training.oracle import Oracle
-from penguin_ros.training.rows import Batch, Words, build_batch
+from penguin_ros.training.objective import DenseHead, step_loss, word_weights
+from penguin_ros.training.rows import Words, build_batch
 from penguin_ros.training.teacher import Reconstruction, WarmUp
 from penguin_ros.training.tokenizer import build_tokenizer
 from penguin_ros.training.validation import validate
@@ -48,6 +49,7 @@ class NanoRun:
     tower: TowerShape = field(default_factory=TowerShape)   # of encoder and decoder alike
     coordinates: texts.Coordinates = 'tokens'
     muon: bool = True               # for the matrices inside the network; else AdamW for everything
+    start_from: Path | None = None  # a checkpoint of a nano model whose weights to go on from
     warm_up: WarmUp | None = None   # the encoder follows a teacher at first
     llm_start_steps: int = 0        # above 0: the encoder starts from a text model trained for so many steps
     look_every_s: float = 240.0     # how often to validate and save
@@ -74,18 +76,27 @@ class Trainer:
         self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
         self.network.to(self.device)
         self.head = DenseHead(shape.encoder.width).to(self.device)
-        self.oracle = Oracle(shape.decoder.width).to(self.device) if run.curriculum.has_oracle else None
         self.reconstruction = run.warm_up and Reconstruction(run.warm_up, student_width=shape.encoder.width, device=self.device)
-        dropped = [*self.head.parameters(), *(self.oracle.parameters() if self.oracle else ()),
-                   *(self.reconstruction.adapter.parameters() if self.reconstruction else ())]
+        dropped = [*self.head.parameters(), *(self.reconstruction.adapter.parameters() if self.reconstruction else ())]
         self.parameters = [*self.network.parameters(), *dropped]
         self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
         self.weights = word_weights(self.words).to(self.device)
         self.step = 0
-        self.stage: Stage | None = None
-        self.stage_step = 0         # steps done in this stage
         self.images = 0
         self.trained_s = 0.0
+
+    def start_from_weights(self, folder: Path) -> None:
+        """Take a nano model's weights; raises ConfigError where they are not of this shape and these words."""
+        try:
+            tokenizer = Tokenizer.from_str((folder / 'tokenizer.json').read_text(encoding='utf-8'))
+            tensors = load_file(folder / 'model.safetensors')
+            self.network.load_checkpoint({name: tensor.float() for name, tensor in tensors.items()})
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise ConfigError(f'{folder} holds no nano model of this shape to go on from ({error}). '
+                              'Name a folder that penguin train wrote, or engines/nano.') from error
+        if tokenizer.to_str() != self.words.tokenizer.to_str():
+            raise ConfigError(f'the model in {folder} was trained with other words. Leave --from out, to train from random '
+                              'weights.')
 
     def start_from_text(self, clips: list[Clip]) -> None:
         text_model = Network(self.network.shape)
@@ -101,12 +112,10 @@ class Trainer:
         path = self.run.out / 'state.pt'
         torch.save({
             'network': self.network.state_dict(), 'head': self.head.state_dict(),
-            'oracle': self.oracle.state_dict() if self.oracle else None,
             'adapter': self.reconstruction.adapter.state_dict() if self.reconstruction else None,
             'optimizers': [optimizer.state_dict() for optimizer, _ in self.optimizers],
             'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
-            'step': self.step, 'stage': self.stage, 'stage_step': self.stage_step,
-            'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
+            'step': self.step, 'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
         os.replace(path.with_suffix('.part'), path)
         write_model(self.run.out, self.network, self.words)
 
@@ -120,8 +129,6 @@ class Trainer:
                               'Go on as it began: give --teacher and --warm-up-steps to all of a run, or to none of it.')
         self.network.load_state_dict(state['network'])
         self.head.load_state_dict(state['head'])
-        if self.oracle:
-            self.oracle.load_state_dict(state['oracle'])
         if self.reconstruction:
             self.reconstruction.adapter.load_state_dict(state['adapter'])
         for (optimizer, _), kept in zip(self.optimizers, state['optimizers']):
@@ -130,20 +137,19 @@ class Trainer:
         self.rng.setstate((version, tuple(internal), gauss))
         torch.set_rng_state(state['torch_rng'].cpu())
         self.step, self.images, self.trained_s = state['step'], state['images'], state['trained_s']
-        self.stage, self.stage_step = state['stage'], state['stage_step']
         return True
 
-    def train_step(self, split: Split, deck: ClipDeck) -> StepLoss:
-        """One batch, seen or imagined as the curriculum's stage has it."""
-        curriculum, progress = self.run.curriculum, self.progress
-        stage = curriculum.stage(progress)
-        if stage != self.stage:
-            self.stage, self.stage_step = stage, 0
-        layout, rows = curriculum.layout(self.rng, progress)
+    def train_step(self, split: Split, deck: ClipDeck) -> tuple[float, float]:
+        """One batch; returns the answer loss and the dense loss."""
+        curriculum = self.run.curriculum
+        layout, rows = curriculum.layout(self.rng, self.progress)
         clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
         batch = build_batch(split, clips, layout, self.words, self.rng)
-        share = curriculum.lr_share(self.stage_step, progress)
-        loss = self._loss(batch, stage)
+        share = curriculum.lr_share(self.step, self.progress)
+        loss = step_loss(self.network, self.head, batch, weights=self.weights,
+                         dense_weight=curriculum.dense_weight_at(self.progress),
+                         short_weight=curriculum.short_weight_at(self.progress),
+                         old_frames_learn=self.rng.random() < curriculum.old_frames_learn)
         total = loss.total
         if self.reconstruction:
             total = self.reconstruction.added_to(total, batch.images, loss.features, step=self.step)
@@ -155,23 +161,8 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.stage_step += 1
         self.images += batch.image_count
-        return loss
-
-    def _loss(self, batch: Batch, stage: Stage) -> StepLoss:
-        curriculum, progress = self.run.curriculum, self.progress
-        dense_weight, oracle_weight = curriculum.dense_weight_at(progress), curriculum.oracle_weight_at(progress)
-        short_weight = curriculum.short_weight_at(progress)
-        if stage == 'both':
-            return step_loss(
-                self.network, self.head, batch, weights=self.weights, dense_weight=dense_weight, short_weight=short_weight,
-                oracle=self.oracle, oracle_weight=oracle_weight,
-                old_frames_learn=len(batch.grids) == 1 or self.rng.random() < curriculum.old_frames_learn)
-        assert self.oracle is not None
-        if stage == 'decoder':
-            return decoder_loss(self.network, self.oracle, batch, weights=self.weights, short_weight=short_weight)
-        return encoder_loss(self.network, self.head, self.oracle, batch, dense_weight=dense_weight, oracle_weight=oracle_weight)
+        return loss.answer, loss.dense
 
 
 Optimizers = list[tuple[torch.optim.Optimizer, float]]      # each with its learning rate at the peak
@@ -207,6 +198,8 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     trainer = Trainer(run)
     train, valid = open_split(*folders_of(run.data, 'train')), open_split(*folders_of(run.data, 'valid'))
     resumed = resume and trainer.load()
+    if run.start_from and not resumed:
+        trainer.start_from_weights(run.start_from)
     if run.llm_start_steps and not resumed:
         trainer.start_from_text(train.clips)
     if run.compile_blocks:
@@ -215,7 +208,8 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
             block.compile(dynamic=True)
     deck = ClipDeck(trainer.rng)
     log_path = run.out / 'log.jsonl'
-    losses: list[tuple[float | None, float | None]] = []
+    answers: list[float] = []
+    denses: list[float] = []
     look: dict[str, Any] = {}
 
     with log_path.open('a' if resumed else 'w', encoding='utf-8') as log:
@@ -231,34 +225,28 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
         images_before = trainer.images
         while trainer.progress < 1.0:
             begun = time.monotonic()
-            loss = trainer.train_step(train, deck)
+            answer, dense = trainer.train_step(train, deck)
             trainer.trained_s += time.monotonic() - begun
-            losses.append((loss.answer, loss.dense))
+            answers.append(answer)
+            denses.append(dense)
             is_last = trainer.progress >= 1.0
             if is_last or trainer.trained_s - last_line_s >= min(run.line_every_s, run.look_every_s):
                 span_s = trainer.trained_s - last_line_s
                 line = {'step': trainer.step, 'images': trainer.images, 'trained_s': round(trainer.trained_s, 1),
                         'images_per_s': round((trainer.images - images_before) / max(span_s, 1e-9), 1),
                         'lr': trainer.optimizers[0][0].param_groups[0]['lr'],
-                        'stage': trainer.stage, 'answer_loss': mean_of(answer for answer, _ in losses),
-                        'dense_loss': mean_of(dense for _, dense in losses), 'train_frames': train.frame_count}
+                        'answer_loss': sum(answers) / len(answers),
+                        'dense_loss': sum(denses) / len(denses), 'train_frames': train.frame_count}
                 last_line_s, images_before = trainer.trained_s, trainer.images
-                losses.clear()
+                answers, denses = [], []
                 train.refresh()
                 if is_last or trainer.trained_s - last_look_s >= run.look_every_s:
                     last_look_s = trainer.trained_s
                     trainer.save()
                     line['valid'] = look = validate(trainer.network, valid, trainer.words, scenes=run.look_scenes,
-                                                    grid=run.curriculum.main_grid,
-                                                    oracle=trainer.oracle if trainer.stage == 'decoder' else None)
+                                                    grid=run.curriculum.main_grid)
                 write(line)
     return look
-
-
-def mean_of(losses: Iterable[float | None]) -> float | None:
-    """The mean of those that there are; None without any."""
-    found = [loss for loss in losses if loss is not None]
-    return sum(found) / len(found) if found else None
 
 
 def folders_of(data: Path, split: str) -> list[Path]:

@@ -8,6 +8,7 @@ another, and attention is written out (torch's fused attention has a very slow b
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,7 +23,6 @@ PATCH_PX = 14
 MERGE = 2
 CHANNELS = 3
 TOKEN_PX = PATCH_PX * MERGE
-LOOKUP_GAIN = 1.5   # of the decoder's normed queries and keys at the start: one token can stand out among hundreds sooner
 MASKED = -1e4  # finite: a row that sees nothing stays finite
 
 Tables = tuple[torch.Tensor, torch.Tensor]
@@ -171,9 +171,6 @@ class Network(nn.Module):
             for block in _blocks(tower):
                 for last in (block.out, block.down):
                     last.weight.data.mul_((2 * len(tower)) ** -0.5)
-        for block in _blocks(self.decoder):
-            for norm in (block.q_norm, block.k_norm):
-                nn.init.constant_(norm.weight, LOOKUP_GAIN)
         nn.init.normal_(self.embedding.weight, std=0.05)
 
     def order_coordinates(self, first_id: int, count: int) -> None:
@@ -250,6 +247,21 @@ class Network(nn.Module):
         return {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
+    def load_checkpoint(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the weights of a checkpoint that `checkpoint` gave; raises KeyError or RuntimeError where they do not fit."""
+        vision = 'model.vision_encoder.vision_encoder.'
+        patch = tensors[vision + 'embeddings.patch_embedding.weight']
+        own = {'patch.weight': patch.reshape(len(patch), -1),
+               'patch.bias': tensors[vision + 'embeddings.patch_embedding.bias'],
+               'encoder_norm.weight': tensors[vision + 'encoder.norm.weight'],
+               'embedding.weight': tensors['model.embed_tokens.weight'], 'decoder_norm.weight': tensors['model.norm.weight']}
+        own |= {f'projector.{name}': tensors[f'model.vision_projector.readout.{name}']
+                for name, _ in self.projector.named_parameters()}
+        own |= _fused('encoder.', len(self.encoder), tensors, vision + 'encoder.layers.')
+        own |= _fused('decoder.', len(self.decoder), tensors, 'model.layers.')
+        self.load_state_dict(own)
+
+
 def _blocks(tower: nn.ModuleList) -> list[Block]:
     return cast('list[Block]', list(tower))
 
@@ -271,3 +283,17 @@ def _tower_tensors(prefix: str, tower: nn.ModuleList) -> dict[str, torch.Tensor]
             name + 'mlp.gate_proj.weight': gate, name + 'mlp.up_proj.weight': up,
             name + 'mlp.down_proj.weight': block.down.weight})
     return tensors
+
+
+def _fused(own: str, layers: int, tensors: Mapping[str, torch.Tensor], theirs: str) -> dict[str, torch.Tensor]:
+    """A checkpoint's layers with q, k and v, and gate and up, as one matrix each, by our names."""
+    names = {'input_norm': 'input_layernorm', 'q_norm': 'self_attn.q_norm', 'k_norm': 'self_attn.k_norm',
+             'out': 'self_attn.o_proj', 'ffn_norm': 'post_attention_layernorm', 'down': 'mlp.down_proj'}
+    fused = {'qkv': [f'self_attn.{one}_proj' for one in 'qkv'], 'gate_up': ['mlp.gate_proj', 'mlp.up_proj']}
+    found = {}
+    for layer in range(layers):
+        for name, other in names.items():
+            found[f'{own}{layer}.{name}.weight'] = tensors[f'{theirs}{layer}.{other}.weight']
+        for name, parts in fused.items():
+            found[f'{own}{layer}.{name}.weight'] = torch.cat([tensors[f'{theirs}{layer}.{part}.weight'] for part in parts])
+    return found

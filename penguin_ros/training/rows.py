@@ -8,7 +8,6 @@ As in the node, old frames may be hidden (dropped), thinned, and positions may h
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +47,7 @@ class Batch:
     """Rows of equal length; every row has the same frames' grids, so frames of one slot are encoded together."""
 
     grids: tuple[TokenGrid, ...]    # per slot
-    images: list[torch.Tensor]      # per slot uint8 [B, H, W, 3]; empty where pictures were not asked for
+    images: list[torch.Tensor]      # per slot uint8 [B, H, W, 3]
     starts: torch.Tensor            # int [B, slots]: where each frame's visual tokens stand in the row
     ids: torch.Tensor               # int [B, S]
     positions: np.ndarray           # int [B, S]
@@ -60,8 +59,7 @@ class Batch:
 
     @property
     def image_count(self) -> int:
-        """Pictures shown, as images or as what they hold."""
-        return len(self.ids) * len(self.grids)
+        return sum(len(images) for images in self.images)
 
 
 @dataclass
@@ -72,8 +70,6 @@ class DenseTargets:
     colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
     digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
-    centre: torch.Tensor            # float [B, tokens]: 1 where the middle of a thing's box lies, else 0
-    distance: torch.Tensor          # float [B, tokens]: natural logarithm of its distance in metres; 0 where nothing stands
 
 
 class Words:
@@ -104,7 +100,6 @@ class Layout:
     questions: int = 3                  # about the newest frame
     captions: int = 1                   # of that many newest frames
     time_questions: int = 3             # about all frames, in most rows of several
-    pictures: bool = True               # with the images, not only with what stands in them
 
 
 class _RowWriter:
@@ -171,15 +166,14 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         chosen = sorted(rng.sample(range(len(clip.frames)), len(layout.grids)))
         flipped = augment and rng.random() < 0.5 and not _shows_sign(clip)
         rows.append(_row(clip, chosen, layout, words, rng, flipped=flipped))
-        if layout.pictures:
-            pictures = [split.image(clip.frames[index]) for index in chosen]
-            images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
+        pictures = [split.image(clip.frames[index]) for index in chosen]
+        images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
         dense.append([_dense(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
     return Batch(
         grids=layout.grids,
-        images=[torch.from_numpy(np.stack([row[slot] for row in images])) for slot in slots] if layout.pictures else [],
+        images=[torch.from_numpy(np.stack([row[slot] for row in images])) for slot in slots],
         starts=torch.tensor([row.starts for row in rows]),
         ids=torch.from_numpy(_padded([row.ids for row in rows], length, 0)),
         positions=_padded([row.positions for row in rows], length, 0),
@@ -187,7 +181,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack(parts)) for parts in zip(*(row[slot] for row in dense))))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(4)))
                for slot in slots])
 
 
@@ -241,7 +235,7 @@ def _hidden(rng: random.Random, count: int) -> np.ndarray:
     return hidden
 
 
-def _padded(lists: Sequence[Sequence[float]], length: int, value: float, dtype: type = np.int64) -> np.ndarray:
+def _padded(lists: Sequence[Sequence[int]], length: int, value: int, dtype: type = np.int64) -> np.ndarray:
     padded: np.ndarray = np.full((len(lists), length), value, dtype=dtype)
     for row, values in zip(padded, lists):
         row[:len(values)] = values
@@ -263,14 +257,12 @@ def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, ...]:
-    """What the nearest object is that covers each token by two fifths (of the smaller of the two), in DenseTargets' order."""
+    """Kind, colour, digit and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
     rows, columns = grid
     kind = np.zeros((rows, columns), dtype=np.int64)
     colour = np.full((rows, columns), -100, dtype=np.int64)
     digit = np.full((rows, columns), -100, dtype=np.int64)
     box = np.zeros((rows, columns, 4), dtype=np.float32)
-    centre = np.zeros((rows, columns), dtype=np.float32)
-    distance = np.zeros((rows, columns), dtype=np.float32)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
     for seen in sorted(frame.objects, key=lambda seen: -seen.distance_m):
         x0, y0, x1, y1 = seen.box
@@ -284,7 +276,4 @@ def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarra
         colour[covered] = COLOURS.index(seen.colour)
         digit[covered] = seen.digit if seen.digit is not None and is_readable(seen, rows * TOKEN_PX) else -100
         box[covered] = (x0, y0, x1, y1)
-        centre[int(min((y0 + y1) / 2, 0.999) * rows), int(min((x0 + x1) / 2, 0.999) * columns)] = 1.0
-        distance[covered] = math.log(max(seen.distance_m, 0.1))
-    return (kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4), centre.reshape(-1),
-            distance.reshape(-1))
+    return kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4)

@@ -16,8 +16,7 @@ from penguin_ros.core.prompt import frame_lead, question_tail, stream_head
 from penguin_ros.training import texts
 from penguin_ros.training.dataset import Clip, Split
 from penguin_ros.training.network import MASKED, TOKEN_PX, Network
-from penguin_ros.training.objective import batch_rows, decode_batch
-from penguin_ros.training.oracle import Oracle
+from penguin_ros.training.objective import batch_rows
 from penguin_ros.training.questions import View, things_of
 from penguin_ros.training.rows import Layout, TokenGrid, Words, build_batch, shown
 from penguin_ros.training.scores import mean_iou, score_caption, set_f1
@@ -66,48 +65,40 @@ def _continued(network: Network, visual: torch.Tensor, tails: Sequence[Sequence[
 
 @torch.no_grad()
 def validate(network: Network, split: Split, words: Words, *, scenes: int, grid: TokenGrid = (6, 8),
-             oracle: Oracle | None = None, seed: int = 0) -> dict[str, float]:
-    """F1 and IoU of greedy captions, and exact answers per skill under teacher forcing.
-
-    With an oracle the decoder is shown its tokens instead of pictures and asked questions only.
-    """
+             seed: int = 0) -> dict[str, float]:
+    """F1 and IoU of greedy captions, and exact answers per skill under teacher forcing."""
     was_training = network.training
     network.eval()
     clips = split.clips[:scenes]
     result: dict[str, float] = {}
     with torch.autocast('cpu', torch.bfloat16, enabled=network.embedding.weight.device.type == 'cpu'):
         found = []
-        for start in range(0, len(clips) if oracle is None else 0, 32):
+        for start in range(0, len(clips), 32):
             some = clips[start:start + 32]
             frames = [clip.frames[-1] for clip in some]
             images = torch.from_numpy(np.stack([shown(split.image(frame), grid, False) for frame in frames]))
             for frame, text in zip(frames, greedy_answers(network, images, [texts.CAPTION_INSTRUCTION] * len(some), words)):
                 view = View((frame,), (1.0,), grid[0] * TOKEN_PX)
                 found.append(score_caption(texts.read_things(text), things_of(view)))
-        if found:
-            result |= {'f1': set_f1(found), 'iou': mean_iou(found),
-                       'set_exact': float(np.mean([score.exact for score in found]))}
-        result |= _answers(network, split, clips, words, (grid,), seed, oracle)
+        result |= {'f1': set_f1(found), 'iou': mean_iou(found),
+                   'set_exact': float(np.mean([score.exact for score in found]))}
+        result |= _answers(network, split, clips, words, (grid,), seed)
         videos = [clip for clip in split.clips if len(clip.frames) >= 3][:48]
         if videos:
             result |= {f'video_{name}': value
-                       for name, value in _answers(network, split, videos, words, ((4, 5), (5, 7), grid), seed, oracle).items()}
+                       for name, value in _answers(network, split, videos, words, ((4, 5), (5, 7), grid), seed).items()}
     network.train(was_training)
     return result
 
 
 def _answers(network: Network, split: Split, clips: Sequence[Clip], words: Words, grids: tuple[TokenGrid, ...],
-             seed: int, oracle: Oracle | None) -> dict[str, float]:
+             seed: int) -> dict[str, float]:
     """Share of answers that are right token by token; the skill is read off the question's row."""
     rng = random.Random(seed)
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(clips), 16):
-        layout = Layout(grids=grids, questions=5, pictures=oracle is None)
-        batch = build_batch(split, clips[start:start + 16], layout, words, rng, augment=False)
-        if oracle is None:
-            rows, _ = batch_rows(network, batch)
-        else:
-            rows = decode_batch(network, batch, [oracle(targets, columns) for targets, (_, columns) in zip(batch.dense, grids)])
+        batch = build_batch(split, clips[start:start + 16], Layout(grids=grids, questions=5), words, rng, augment=False)
+        rows, _ = batch_rows(network, batch)
         correct = (network.logits(rows).argmax(-1).cpu() == batch.targets) | (batch.targets < 0)
         for row, skills in enumerate(batch.skills):
             for skill, first, last in skills:

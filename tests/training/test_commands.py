@@ -35,6 +35,27 @@ def test_the_train_command_leaves_a_model_its_log_and_its_curves(tmp_path: Path,
     assert 'answer' in capsys.readouterr().out
 
 
+def test_the_train_command_trains_twice_and_can_go_on_from_any_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in train._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    for seed, split in enumerate(('train', 'train-video', 'valid', 'valid-video')):
+        draw_split(data / split, 14, seed=seed, frames=12)
+    quick = ['--second-hours', '0.00001', '--no-compile', '--data', str(data)]
+    assert main(['train', 'nano', '--hours', '0.00001', '--out', str(out), *quick]) == 0
+    assert (out / 'first' / 'model.safetensors').exists()
+    assert main(['train', 'nano', '--from', str(out), '--out', str(tmp_path / 'more'), *quick]) == 0
+
+    def began(folder: Path) -> tuple[str | None, int]:
+        run = json.loads((folder / 'log.jsonl').read_text().splitlines()[0])['run']
+        return run['start_from'], run['seed']
+
+    assert [began(folder) for folder in (out / 'first', out, tmp_path / 'more')] == [
+        (None, 7), (str(out / 'first'), 8), (str(out), 8)]
+    assert not (tmp_path / 'more' / 'first').exists()
+    assert main(['train', 'nano', '--from', str(out), '--fast']) == 1
+
+
 def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> None:
     """The whole command as a newcomer types it: it renders its scenes, trains a small model and tells how it does."""
     pytest.importorskip('mujoco')

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from penguin_ros.core.dialect import read_dialect
-from penguin_ros.core.errors import RecordingError
+from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, pictures_only
+from penguin_ros.training.curriculum import Curriculum, going_on, pictures_only
 from penguin_ros.training.curves import draw_curves
-from penguin_ros.training.nano import NanoRun, nano_dialect, train_nano
+from penguin_ros.training.nano import NanoRun, Trainer, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
@@ -65,8 +67,32 @@ def test_what_comes_out_is_a_checkpoint_with_its_tokenizer_and_dialect(data: Pat
     words = read_words(tmp_path)
     assert model.config.decoder.vocabulary > words.end_id
     assert read_dialect(tmp_path) == nano_dialect()
-    draw_curves(tmp_path / 'log.jsonl', tmp_path / 'curves.png')
+    draw_curves([tmp_path / 'log.jsonl'], tmp_path / 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
+
+
+def test_a_second_run_starts_from_the_weights_of_the_first(data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    train_nano(_run(data, first, max_steps=2))
+    trainer = Trainer(_run(data, second))
+    trainer.start_from_weights(first)
+    ours, theirs = trainer.network.checkpoint(), load_file(first / 'model.safetensors')
+    assert ours.keys() == theirs.keys()
+    assert all(bool((ours[name] == theirs[name].float()).all()) for name in theirs)
+    train_nano(_run(data, second, max_steps=1, start_from=first))
+    assert json.loads((second / 'log.jsonl').read_text().splitlines()[0])['run']['start_from'] == str(first)
+
+
+@pytest.mark.parametrize(('change', 'said'), [
+    (lambda folder: (folder / 'model.safetensors').unlink(), 'no nano model of this shape'),
+    (lambda folder: (folder / 'model.safetensors').write_bytes(b'no tensors'), 'no nano model of this shape'),
+    (lambda folder: (folder / 'tokenizer.json').write_text(
+        (folder / 'tokenizer.json').read_text().replace('<box>', '<b0x>')), 'other words')])
+def test_weights_that_do_not_fit_are_refused(data: Path, tmp_path: Path, change: Callable[[Path], Any], said: str) -> None:
+    train_nano(_run(data, tmp_path / 'first', max_steps=1))
+    change(tmp_path / 'first')
+    with pytest.raises(ConfigError, match=said):
+        train_nano(_run(data, tmp_path / 'second', max_steps=1, start_from=tmp_path / 'first'))
 
 
 def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
@@ -74,46 +100,26 @@ def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
         train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
 
 
-def test_the_stages_follow_each_other_and_sizes_grow() -> None:
+def test_sizes_grow_and_videos_join_as_the_run_goes_on() -> None:
     course, rng = Curriculum(), random.Random(3)
-    assert [course.stage(progress) for progress in (0.0, 0.3, 0.9)] == ['decoder', 'encoder', 'both']
-    assert {len(course.layout(rng, 0.05)[0].grids) for _ in range(50)} == {1}
-    imagined = [course.layout(rng, 0.15)[0] for _ in range(400)]
-    assert not any(layout.pictures for layout in imagined)
-    assert {len(layout.grids) for layout in imagined} == set(range(1, 13))
-    assert {course.layout(rng, 0.185)[0].grids for _ in range(50)} == {(course.low_grid,)}
-    seen = [course.layout(rng, 0.3)[0] for _ in range(200)]
-    assert all(len(layout.grids) == 1 and layout.pictures and not layout.questions for layout in seen)
-    assert len({layout.grids for layout in seen}) > 10
-    later = [course.layout(rng, 0.7) for _ in range(400)]
+    assert {course.layout(rng, 0.01)[0].grids for _ in range(50)} == {(course.low_grid,)}
+    assert {course.layout(rng, 0.1)[0].grids for _ in range(50)} == {(course.main_grid,)}
+    later = [course.layout(rng, 0.5) for _ in range(400)]
     assert {len(layout.grids) for layout, _ in later} == set(range(1, 13))
-    assert all(4 <= rows <= course.rows and layout.pictures for layout, rows in later)
-    assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 500
+    assert all(4 <= rows <= course.rows for _, rows in later)
+    assert max(sum(rows * columns for rows, columns in layout.grids) for layout, _ in later) < 400
 
 
-def test_the_end_of_the_course_takes_the_longer() -> None:
-    course = Curriculum()
-    time, done = course.knee
-    assert time < done
-    assert [course.course_at(progress) for progress in (0.0, time / 2, time, 1.0)] == pytest.approx([0.0, done / 2, done, 1.0])
-    assert course.course_at(0.9) - course.course_at(0.8) < course.course_at(0.2) - course.course_at(0.1)
-    assert pictures_only().course_at(0.3) == pytest.approx(0.3)
-
-
-def test_short_answers_count_more_until_late() -> None:
-    course = Curriculum()
-    assert course.short_weight_at(0.0) == course.short_weight_at(0.5) == 3.0
-    assert course.short_weight_at(1.0) == 1.0
+def test_a_run_that_goes_on_asks_more_about_videos() -> None:
+    course, rng = going_on(), random.Random(3)
+    layouts = [course.layout(rng, 0.0) for _ in range(400)]
+    videos = [layout for layout, _ in layouts if len(layout.grids) > 1]
+    assert 0.4 < len(videos) / len(layouts) < 0.6
+    assert all(layout.time_questions == 8 and len(set(layout.grids[:-1])) <= 2 for layout in videos)
+    assert all(4 <= rows <= course.rows for _, rows in layouts)
+    assert course.short_weight_at(0.0) == course.short_weight_at(course.short_answers_fall_from) == 3.0
     assert 1.0 < course.short_weight_at(0.9) < 3.0
-
-
-def test_losses_towards_the_oracle_fade_and_without_its_stages_there_is_none() -> None:
-    course = Curriculum()
-    assert course.oracle_weight_at(0.1) == pytest.approx(course.oracle_weight)
-    assert course.oracle_weight_at(1.0) == 0.0
-    assert not pictures_only().has_oracle
-    assert pictures_only().oracle_weight_at(0.5) == 0.0
-    assert pictures_only().stage(0.0) == 'both'
+    assert course.short_weight_at(1.0) == Curriculum().short_weight_at(0.0) == 1.0
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:

@@ -14,7 +14,7 @@ from penguin_ros.model.checkpoint import load_model
 from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import write_model
 from penguin_ros.training.network import MASKED, Network, NetworkShape, TowerShape
-from penguin_ros.training.objective import batch_rows
+from penguin_ros.training.objective import DenseHead, batch_rows, step_loss, word_weights
 from penguin_ros.training.rows import Layout, Words, build_batch
 from penguin_ros.training.tokenizer import build_tokenizer
 from tests.training.drawn import draw_split
@@ -116,3 +116,32 @@ def test_every_frame_stands_where_its_row_says(words: Words, tmp_path: Path) -> 
             assert (batch.ids[row, start:start + count] == words.image_id).all()
             assert batch.ids[row, start - 1] != words.image_id
             assert batch.ids[row, start + count] != words.image_id
+
+
+def test_frames_of_one_size_are_encoded_together_and_old_ones_may_teach_nothing(network: Network, words: Words,
+                                                                                tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips', 3, seed=6, frames=3)
+    split = open_split(tmp_path / 'clips')
+    batch = build_batch(split, split.clips, Layout(grids=((2, 3), (2, 3), (3, 4))), words, random.Random(2))
+    _, features = batch_rows(network, batch)
+    assert all(found.requires_grad for found in features)
+    for found, images in zip(features, batch.images):
+        torch.testing.assert_close(found, network.encode(images), atol=1e-5, rtol=1e-4)
+    rows, features = batch_rows(network, batch, old_frames_learn=False)
+    assert [found.requires_grad for found in features] == [False, False, True]
+    assert rows.requires_grad
+
+
+def test_short_answers_are_told_from_captions_and_places_and_count_more(network: Network, words: Words,
+                                                                        tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips', 8, seed=6)
+    split = open_split(tmp_path / 'clips')
+    batch = build_batch(split, split.clips, Layout(grids=((3, 4),), questions=6), words, random.Random(2))
+    for row, skills in enumerate(batch.skills):
+        for skill, first, last in skills:
+            assert bool(batch.short[row, first:last].all()) == (skill not in ('caption', 'where'))
+    weights, head = word_weights(words), DenseHead(64)
+    once, thrice = (step_loss(network, head, batch, dense_weight=0.0, weights=weights, short_weight=weight,
+                              dtype=torch.float32).answer for weight in (1.0, 3.0))
+    only_captions = step_loss(network, head, batch, dense_weight=0.0, weights=weights, short_weight=0.0, dtype=torch.float32)
+    assert (thrice - once) * (once - only_captions.answer) > 0, 'what counts more moves the mean its way'
