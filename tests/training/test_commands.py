@@ -69,7 +69,6 @@ def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> 
     assert steps[-1]['answer_loss'] < 0.75 * steps[0]['answer_loss']
     # A model that has learnt nothing names nothing right: in held-out pictures it finds less than 3 in 100 things.
     assert steps[-1]['valid']['f1'] > 0.12, steps[-1]['valid']
-    assert steps[-1]['valid']['presence'] > 0.5
     assert f'F1 {steps[-1]["valid"]["f1"]:.3f}' in done.stdout
 
 
