@@ -60,7 +60,7 @@ def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> 
     """The whole command as a newcomer types it: it renders its scenes, trains a small model and tells how it does."""
     pytest.importorskip('mujoco')
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--hours', '0.03', '--threads', '1',
+    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--hours', '0.018', '--threads', '1',
                '--data', str(tmp_path / 'data'), '--out', str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
