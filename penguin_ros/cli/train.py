@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for 100 minutes
+  penguin train nano                          render the scenes if they are missing, then train for three hours
   penguin train nano --resume                 go on where an interrupted run stopped
-  penguin train nano --from engines/nano --out out/more    go on from trained weights: only the second of two runs
+  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of three runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS = 1.25, 0.41
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS = 1.25, 0.41, 1.33
+_GROWN_LAYERS = 6       # of the decoder in the third run; 4 before
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -40,6 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
                         help='of the second run, which goes on from the first with more videos and questions; 0: none '
                              '(default: %(default)s; none with --fast)')
+    parser.add_argument('--third-hours', type=float, default=_THIRD_HOURS, metavar='HOURS',
+                        help=f'of the third run, in which the decoder grows to {_GROWN_LAYERS} layers and learns to remember; '
+                             '0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
@@ -71,14 +75,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.core.errors import ConfigError
-    from penguin_ros.training.curriculum import Curriculum, going_on, small_curriculum
+    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, small_curriculum
     from penguin_ros.training.curves import draw_curves
-    from penguin_ros.training.nano import NanoRun, train_nano
+    from penguin_ros.training.nano import NanoRun, decoder_layers_of, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    if args.start_from and (args.fast or not args.second_hours):
-        raise ConfigError('--from starts the second run, and --fast or --second-hours 0 leave that out. Give one or the other.')
+    if args.start_from and (args.fast or not (args.second_hours or args.third_hours)):
+        raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 --third-hours 0 the others. '
+                          'Give one or the other.')
     if args.threads:
         torch.set_num_threads(args.threads)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
@@ -89,12 +94,19 @@ def run(args: argparse.Namespace) -> int:
         curriculum=small_curriculum() if args.fast else Curriculum(), tower=SMALL_TOWER if args.fast else TowerShape(),
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
-    second = replace(
-        first, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on(), llm_start_steps=0, warm_up=None,
-        start_from=args.start_from or args.out / 'first')
-    runs = [first] if args.fast or not args.second_hours else [replace(first, out=args.out / 'first'), second]
-    logs = []
-    for one in runs[-1:] if args.start_from else runs:
+    layers = decoder_layers_of(args.start_from) if args.start_from else first.tower.layers
+    later = replace(first, llm_start_steps=0, warm_up=None, decoder_layers=layers)
+    runs = {} if args.start_from else {'first': first}
+    if args.second_hours and not args.fast:
+        runs['second'] = replace(later, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on())
+    if args.third_hours and not args.fast:
+        runs['third'] = replace(later, minutes=60 * args.third_hours, seed=args.seed + 2, curriculum=going_deeper(),
+                                decoder_layers=max(layers, _GROWN_LAYERS))
+    logs: list[Path] = []
+    start_from = args.start_from
+    for name, one in runs.items():
+        one = replace(one, start_from=start_from, out=one.out if name == list(runs)[-1] else one.out / name)
+        start_from = one.out
         print(f'training for {one.minutes:.0f} minutes, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
         train_nano(one, resume=args.resume, report=_show)
         logs.append(one.out / 'log.jsonl')
@@ -134,6 +146,8 @@ def _show(line: dict[str, Any]) -> None:
         return
     text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["images_per_s"]:6.1f} images/s  '
             f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
+    if line['memory_loss']:
+        text += f'  memory {line["memory_loss"]:.3f}'
     valid = line.get('valid')
     if valid:
         text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'

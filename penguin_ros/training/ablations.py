@@ -166,7 +166,8 @@ def _run(study: Study, variant: str, seed: int, train: Split, valid: Split, test
     curve: list[dict[str, float]] = []
     losses: list[tuple[float, float]] = []
     for step in range(1, study.steps + 1):
-        losses.append(trainer.train_step(train, deck))
+        loss = trainer.train_step(trainer.draw(train, deck))
+        losses.append((loss.answer, loss.dense))
         if step in look_steps:
             answer, dense = np.mean(losses, axis=0)
             look = {'answer_loss': float(answer), 'dense_loss': float(dense), **_said(trainer, valid, look_clips, ())}

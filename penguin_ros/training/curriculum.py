@@ -2,7 +2,8 @@
 
 As in Penguin-VL's stages (reference/penguin_vl.md 7.2): low resolution first, then higher, single pictures; then every size,
 pictures and short videos mixed. All by time spent, so that the same recipe fits any number of minutes. A second run goes on
-from the first one's weights (`going_on`): more videos, and many questions about each.
+from the first one's weights (`going_on`): more videos, and many questions about each. In a third the decoder has grown
+(`going_deeper`), and what it should remember is asked for at every frame.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penguin_ros.training.dataset import Clip
@@ -58,6 +59,9 @@ class Curriculum:
     dense_weight: float = 1.0
     dense_falls_from: float = 0.6   # the auxiliary loss loses weight from here to the end
     last_dense_weight: float = 0.2
+    dense_distance: bool = False    # whether it asks how far away things are
+    memory_weight: float = 0.0      # of what the decoder should know at each frame (memory.py); a quarter at the end
+    heads_alone_steps: int = 0      # for so many steps the auxiliary losses teach their heads only
 
     def lr_share(self, step: int, progress: float) -> float:
         """Warm-up by steps, cosine by progress (0 at the start, 1 at the end)."""
@@ -66,8 +70,13 @@ class Curriculum:
         return warm * (self.last_lr_share + (1 - self.last_lr_share) * fall)
 
     def dense_weight_at(self, progress: float) -> float:
-        done = min(max((progress - self.dense_falls_from) / (1 - self.dense_falls_from), 0.0), 1.0)
-        return self.dense_weight + done * (self.last_dense_weight - self.dense_weight)
+        return self.dense_weight + self._fallen(progress) * (self.last_dense_weight - self.dense_weight)
+
+    def memory_weight_at(self, progress: float) -> float:
+        return self.memory_weight * (1.0 - 0.75 * self._fallen(progress))
+
+    def _fallen(self, progress: float) -> float:
+        return min(max((progress - self.dense_falls_from) / (1 - self.dense_falls_from), 0.0), 1.0)
 
     def short_weight_at(self, progress: float) -> float:
         """How much a token of a short answer counts, beside 1 for one of a caption."""
@@ -109,6 +118,15 @@ def going_on() -> Curriculum:
         low_until=0.0, single_until=0.0, main_share=0.35, video_share=0.5, long_share=0.6, small_grids=PLAIN_GRIDS,
         sizes_a_video=2, video_size=2.0, questions=6, video_questions=3, time_questions=8, old_frames_learn=0.25,
         short_answer_weight=3.0, peak_lr=4e-4, peak_matrix_lr=8e-4, warmup_steps=100, dense_weight=0.0, last_dense_weight=0.0)
+
+
+def going_deeper() -> Curriculum:
+    """As going_on, for a decoder that has grown: what it should know at each frame is asked for too (memory.py).
+
+    The heads of the auxiliary losses are new, so they learn alone for a while.
+    """
+    return replace(going_on(), warmup_steps=150, heads_alone_steps=150, memory_weight=0.2, dense_weight=0.2,
+                   last_dense_weight=0.1, dense_distance=True, dense_falls_from=0.5)
 
 
 def pictures_only(**changes: Any) -> Curriculum:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LOSSES = {'answer_loss': 'answers', 'dense_loss': 'dense (auxiliary)'}
+LOSSES = {'answer_loss': 'answers', 'dense_loss': 'dense (auxiliary)', 'memory_loss': 'memory (auxiliary)'}
+_WEIGHTS = {'dense_loss': ('dense_weight', 1.0), 'memory_loss': ('memory_weight', 0.0)}     # by name, and before it had one
 FIGURES = {'f1': 'caption F1', 'iou': 'caption IoU', 'colour': 'colour', 'region': 'region', 'count': 'count',
            'path': 'path clear', 'video_when': 'when (videos)', 'video_change': 'what changed (videos)'}
 
@@ -22,10 +23,10 @@ def draw_curves(logs: Sequence[Path], picture: Path) -> None:
     shown: dict[str, list[tuple[float, float]]] = {name: [] for name in (*LOSSES, *FIGURES)}
     seen = 0.0
     for log in logs:
-        steps, has_dense = _steps(log)
+        steps, losses = _steps(log)
         for line in steps:
             images = seen + line['images'] / 1000
-            told = {name: line[name] for name in LOSSES if name != 'dense_loss' or has_dense}
+            told = {name: line[name] for name in losses}
             for name, value in {**told, **{name: line.get('valid', {}).get(name) for name in FIGURES}}.items():
                 if value is not None:
                     shown[name].append((images, value))
@@ -47,8 +48,10 @@ def draw_curves(logs: Sequence[Path], picture: Path) -> None:
     pyplot.close(figure)
 
 
-def _steps(log: Path) -> tuple[list[dict[str, Any]], bool]:
-    """A run's lines about steps, and whether the dense loss was part of it."""
+def _steps(log: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """A run's lines about steps, and which losses were part of it."""
     lines = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
-    has_dense = all(line['run']['curriculum'].get('dense_weight', 1.0) > 0 for line in lines if 'run' in line)
-    return [line for line in lines if 'step' in line], has_dense
+    curricula = [line['run']['curriculum'] for line in lines if 'run' in line]
+    losses = [name for name in LOSSES
+              if name not in _WEIGHTS or all(curriculum.get(*_WEIGHTS[name]) > 0 for curriculum in curricula)]
+    return [line for line in lines if 'step' in line], losses

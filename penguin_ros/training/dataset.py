@@ -75,9 +75,10 @@ class Split:
         for path in new:
             images = np.load(path.with_name(path.name.replace('clips_', 'images_')).with_suffix('.npy'), mmap_mode='r')
             height_px, width_px = images.shape[1:3]
-            self.clips += [clip_from_record(record, width_px, height_px, shard=len(self._images))
-                           for record in json.loads(path.read_text())]
-            self._images.append(images)
+            clips = [clip_from_record(record, width_px, height_px, shard=len(self._images))
+                     for record in json.loads(path.read_text())]
+            self._images.append(images)     # first: another thread may take one of the clips at once
+            self.clips += clips
             self._read.add(path)
         return len(new)
 

@@ -11,9 +11,10 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -27,9 +28,10 @@ from penguin_ros.training import texts
 from penguin_ros.training.curriculum import ClipDeck, Curriculum
 from penguin_ros.training.dataset import Clip, Split, open_split
 from penguin_ros.training.llm_start import start_encoder_from, train_text_model
+from penguin_ros.training.memory import MemoryHead
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
-from penguin_ros.training.objective import DenseHead, step_loss, word_weights
-from penguin_ros.training.rows import Words, build_batch
+from penguin_ros.training.objective import DenseHead, StepLoss, step_loss, word_weights
+from penguin_ros.training.rows import Batch, Words, build_batch
 from penguin_ros.training.teacher import Reconstruction, WarmUp
 from penguin_ros.training.tokenizer import build_tokenizer
 from penguin_ros.training.validation import validate
@@ -47,6 +49,7 @@ class NanoRun:
     seed: int = 7
     curriculum: Curriculum = field(default_factory=Curriculum)
     tower: TowerShape = field(default_factory=TowerShape)   # of encoder and decoder alike
+    decoder_layers: int | None = None       # None: as many as the encoder's
     coordinates: texts.Coordinates = 'tokens'
     muon: bool = True               # for the matrices inside the network; else AdamW for everything
     start_from: Path | None = None  # a checkpoint of a nano model whose weights to go on from
@@ -57,6 +60,13 @@ class NanoRun:
     line_every_s: float = 30.0      # how often to write a line of losses
     compile_blocks: bool = True
     max_steps: int | None = None
+
+
+class Drawn(NamedTuple):
+    """What a step learns from."""
+
+    batch: Batch
+    old_frames_learn: bool
 
 
 class Trainer:
@@ -70,14 +80,17 @@ class Trainer:
         tokenizer = self.words.tokenizer
         shape = NetworkShape(
             vocabulary=tokenizer.get_vocab_size(), image_token_id=self.words.image_id,
-            encoder=replace(run.tower, rope_theta=100.0), decoder=replace(run.tower, rope_theta=10_000.0))
+            encoder=replace(run.tower, rope_theta=100.0),
+            decoder=replace(run.tower, rope_theta=10_000.0, layers=run.decoder_layers or run.tower.layers))
         self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         self.network = Network(shape)
         self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
         self.network.to(self.device)
-        self.head = DenseHead(shape.encoder.width).to(self.device)
+        self.head = DenseHead(shape.encoder.width, distance=run.curriculum.dense_distance).to(self.device)
         self.reconstruction = run.warm_up and Reconstruction(run.warm_up, student_width=shape.encoder.width, device=self.device)
-        dropped = [*self.head.parameters(), *(self.reconstruction.adapter.parameters() if self.reconstruction else ())]
+        self.memory_head = MemoryHead(shape.decoder.width).to(self.device) if run.curriculum.memory_weight else None
+        heads = [self.head, self.reconstruction and self.reconstruction.adapter, self.memory_head]
+        dropped = [parameter for head in heads if head for parameter in head.parameters()]
         self.parameters = [*self.network.parameters(), *dropped]
         self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
         self.weights = word_weights(self.words).to(self.device)
@@ -112,6 +125,7 @@ class Trainer:
         path = self.run.out / 'state.pt'
         torch.save({
             'network': self.network.state_dict(), 'head': self.head.state_dict(),
+            'memory_head': self.memory_head.state_dict() if self.memory_head else None,
             'adapter': self.reconstruction.adapter.state_dict() if self.reconstruction else None,
             'optimizers': [optimizer.state_dict() for optimizer, _ in self.optimizers],
             'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
@@ -129,6 +143,8 @@ class Trainer:
                               'Go on as it began: give --teacher and --warm-up-steps to all of a run, or to none of it.')
         self.network.load_state_dict(state['network'])
         self.head.load_state_dict(state['head'])
+        if self.memory_head:
+            self.memory_head.load_state_dict(state['memory_head'])
         if self.reconstruction:
             self.reconstruction.adapter.load_state_dict(state['adapter'])
         for (optimizer, _), kept in zip(self.optimizers, state['optimizers']):
@@ -139,17 +155,22 @@ class Trainer:
         self.step, self.images, self.trained_s = state['step'], state['images'], state['trained_s']
         return True
 
-    def train_step(self, split: Split, deck: ClipDeck) -> tuple[float, float]:
-        """One batch; returns the answer loss and the dense loss."""
-        curriculum = self.run.curriculum
-        layout, rows = curriculum.layout(self.rng, self.progress)
+    def draw(self, split: Split, deck: ClipDeck) -> Drawn:
+        """The next batch, in a form that another thread can make while a step runs."""
+        layout, rows = self.run.curriculum.layout(self.rng, self.progress)
         clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
         batch = build_batch(split, clips, layout, self.words, self.rng)
+        return Drawn(batch, self.rng.random() < self.run.curriculum.old_frames_learn)
+
+    def train_step(self, drawn: Drawn) -> StepLoss:
+        curriculum, batch = self.run.curriculum, drawn.batch
         share = curriculum.lr_share(self.step, self.progress)
         loss = step_loss(self.network, self.head, batch, weights=self.weights,
                          dense_weight=curriculum.dense_weight_at(self.progress),
                          short_weight=curriculum.short_weight_at(self.progress),
-                         old_frames_learn=self.rng.random() < curriculum.old_frames_learn)
+                         old_frames_learn=drawn.old_frames_learn,
+                         memory_head=self.memory_head, memory_weight=curriculum.memory_weight_at(self.progress),
+                         only_heads=self.step < curriculum.heads_alone_steps)
         total = loss.total
         if self.reconstruction:
             total = self.reconstruction.added_to(total, batch.images, loss.features, step=self.step)
@@ -162,7 +183,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.images += batch.image_count
-        return loss.answer, loss.dense
+        return loss
 
 
 Optimizers = list[tuple[torch.optim.Optimizer, float]]      # each with its learning rate at the peak
@@ -208,11 +229,10 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
             block.compile(dynamic=True)
     deck = ClipDeck(trainer.rng)
     log_path = run.out / 'log.jsonl'
-    answers: list[float] = []
-    denses: list[float] = []
+    losses: dict[str, list[float]] = {'answer_loss': [], 'dense_loss': [], 'memory_loss': []}
     look: dict[str, Any] = {}
 
-    with log_path.open('a' if resumed else 'w', encoding='utf-8') as log:
+    with log_path.open('a' if resumed else 'w', encoding='utf-8') as log, ThreadPoolExecutor(max_workers=1) as drawer:
         def write(line: dict[str, Any]) -> None:
             log.write(json.dumps(line, default=str) + '\n')
             log.flush()
@@ -223,22 +243,24 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
                'threads': torch.get_num_threads(), 'device': str(trainer.device)})
         last_look_s = last_line_s = trainer.trained_s
         images_before = trainer.images
+        coming = drawer.submit(trainer.draw, train, deck)
         while trainer.progress < 1.0:
             begun = time.monotonic()
-            answer, dense = trainer.train_step(train, deck)
+            drawn, coming = coming.result(), drawer.submit(trainer.draw, train, deck)
+            loss = trainer.train_step(drawn)
             trainer.trained_s += time.monotonic() - begun
-            answers.append(answer)
-            denses.append(dense)
+            for values, value in zip(losses.values(), (loss.answer, loss.dense, loss.memory)):
+                values.append(value)
             is_last = trainer.progress >= 1.0
             if is_last or trainer.trained_s - last_line_s >= min(run.line_every_s, run.look_every_s):
                 span_s = trainer.trained_s - last_line_s
                 line = {'step': trainer.step, 'images': trainer.images, 'trained_s': round(trainer.trained_s, 1),
                         'images_per_s': round((trainer.images - images_before) / max(span_s, 1e-9), 1),
                         'lr': trainer.optimizers[0][0].param_groups[0]['lr'],
-                        'answer_loss': sum(answers) / len(answers),
-                        'dense_loss': sum(denses) / len(denses), 'train_frames': train.frame_count}
+                        **{name: sum(values) / len(values) for name, values in losses.items()},
+                        'train_frames': train.frame_count}
                 last_line_s, images_before = trainer.trained_s, trainer.images
-                answers, denses = [], []
+                losses = {name: [] for name in losses}
                 train.refresh()
                 if is_last or trainer.trained_s - last_look_s >= run.look_every_s:
                     last_look_s = trainer.trained_s
@@ -253,6 +275,16 @@ def folders_of(data: Path, split: str) -> list[Path]:
     """The folder of a split and, where there is one, that of its longer clips."""
     videos = data / (split + VIDEO_SUFFIX)
     return [data / split, *([videos] if videos.exists() else [])]
+
+
+def decoder_layers_of(folder: Path) -> int:
+    """How many layers the decoder of a trained nano model has; raises ConfigError where there is no such model."""
+    try:
+        layers: int = json.loads((folder / 'config.json').read_text(encoding='utf-8'))['num_hidden_layers']
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f'{folder} holds no model to go on from ({error}). '
+                          'Name a folder that penguin train wrote, or engines/nano.') from error
+    return layers
 
 
 def nano_dialect(coordinates: texts.Coordinates = 'tokens') -> Dialect:

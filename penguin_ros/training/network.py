@@ -204,11 +204,15 @@ class Network(nn.Module):
 
     def decode_rows(self, embeddings: torch.Tensor, positions: np.ndarray, mask: torch.Tensor) -> torch.Tensor:
         """Embeddings [B, S, width], int positions [B, S], additive mask [B, 1, S, S] -> normed hidden rows [B, S, width]."""
+        return self.decoder_norm(self.decoder_states(embeddings, positions, mask)[-1])
+
+    def decoder_states(self, embeddings: torch.Tensor, positions: np.ndarray, mask: torch.Tensor) -> list[torch.Tensor]:
+        """As decode_rows, the rows behind every block, none normed."""
         cos, sin = self.decoder_tables(positions, embeddings)
-        x = embeddings
+        states = [embeddings]
         for block in _blocks(self.decoder):
-            x = block(x, cos, sin, mask)
-        return self.decoder_norm(x)
+            states.append(block(states[-1], cos, sin, mask))
+        return states[1:]
 
     def append_rows(self, embeddings: torch.Tensor, positions: np.ndarray, mask: torch.Tensor | None,
                     past: list[CacheRows] | None) -> tuple[torch.Tensor, list[CacheRows]]:
@@ -248,7 +252,10 @@ class Network(nn.Module):
 
 
     def load_checkpoint(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights of a checkpoint that `checkpoint` gave; raises KeyError or RuntimeError where they do not fit."""
+        """Take the weights of a checkpoint that `checkpoint` gave; raises KeyError or RuntimeError where they do not fit.
+
+        A decoder of more layers than the checkpoint's computes the same at first: see grown_layers.
+        """
         vision = 'model.vision_encoder.vision_encoder.'
         patch = tensors[vision + 'embeddings.patch_embedding.weight']
         own = {'patch.weight': patch.reshape(len(patch), -1),
@@ -258,8 +265,29 @@ class Network(nn.Module):
         own |= {f'projector.{name}': tensors[f'model.vision_projector.readout.{name}']
                 for name, _ in self.projector.named_parameters()}
         own |= _fused('encoder.', len(self.encoder), tensors, vision + 'encoder.layers.')
-        own |= _fused('decoder.', len(self.decoder), tensors, 'model.layers.')
-        self.load_state_dict(own)
+        kept = sum(name.startswith('model.layers.') and name.endswith('input_layernorm.weight') for name in tensors)
+        own |= _fused('decoder.', kept, tensors, 'model.layers.')
+        self.load_state_dict(self._grown(own, kept))
+
+    def _grown(self, own: dict[str, torch.Tensor], kept: int) -> dict[str, torch.Tensor]:
+        """The tensors of a decoder of ``kept`` layers as one of ours, new layers adding nothing until they are trained."""
+        places = grown_layers(kept, len(self.decoder))
+        grown = {name: tensor for name, tensor in own.items() if not name.startswith('decoder.')}
+        for place, block in enumerate(_blocks(self.decoder)):
+            for name, tensor in block.state_dict().items():
+                if place in places:
+                    grown[f'decoder.{place}.{name}'] = own[f'decoder.{places.index(place)}.{name}']
+                else:
+                    is_last = name in ('out.weight', 'down.weight')
+                    grown[f'decoder.{place}.{name}'] = torch.zeros_like(tensor) if is_last else tensor
+        return grown
+
+
+def grown_layers(kept: int, layers: int) -> list[int]:
+    """Where the ``kept`` layers of a decoder stand after it has grown: one new layer in front of each of the last old ones."""
+    if not kept <= layers < 2 * kept:
+        raise RuntimeError(f'a decoder of {kept} layers cannot grow to {layers}')
+    return [place + max(place - (2 * kept - 1 - layers), 0) for place in range(kept)]
 
 
 def _blocks(tower: nn.ModuleList) -> list[Block]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from penguin_ros.training.memory import MemoryHead
 from penguin_ros.training.network import Network
 from penguin_ros.training.rows import Batch, DenseTargets, TokenGrid, Words
 from penguin_ros.training.texts import COLOURS, KINDS
@@ -27,16 +28,16 @@ PLACE_WEIGHT = 2.0
 
 
 class DenseHead(nn.Module):
-    """Reads kind, colour, digit, box and own place off each merged encoder token."""
+    """Reads kind, colour, digit, box and own place off each merged encoder token, and how far away it is if asked for."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, distance: bool = False) -> None:
         super().__init__()
-        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2]
+        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, int(distance)]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, targets: DenseTargets, columns: int) -> torch.Tensor:
         """``features`` [B, tokens, width] of frames with that many columns of tokens -> the scalar loss."""
-        kind, colour, digit, box, place = self.linear(features.float()).split(self.sizes, dim=-1)
+        kind, colour, digit, box, place, distance = self.linear(features.float()).split(self.sizes, dim=-1)
         weight = torch.ones(self.sizes[0], device=kind.device)
         weight[0] = BACKGROUND_WEIGHT
         loss = KIND_WEIGHT * functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
@@ -48,6 +49,8 @@ class DenseHead(nn.Module):
         if covered.any():
             loss = loss + functional.cross_entropy(colour[covered], targets.colour[covered])
             loss = loss + BOX_WEIGHT * (box[covered] - targets.box[covered]).abs().mean()
+            if distance.shape[-1]:
+                loss = loss + (distance[..., 0][covered] - targets.distance[covered]).abs().mean()
         readable = targets.digit >= 0
         if readable.any():
             loss = loss + DIGIT_WEIGHT * functional.cross_entropy(digit[readable], targets.digit[readable])
@@ -61,6 +64,7 @@ class StepLoss:
     total: torch.Tensor
     answer: float
     dense: float
+    memory: float
     features: list[torch.Tensor]    # per slot of the batch: merged encoder features [B, tokens, width]
 
 
@@ -72,27 +76,44 @@ def word_weights(words: Words) -> torch.Tensor:
 
 
 def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
-              short_weight: float = 1.0, old_frames_learn: bool = True, dtype: torch.dtype = torch.bfloat16) -> StepLoss:
+              short_weight: float = 1.0, old_frames_learn: bool = True, memory_head: MemoryHead | None = None,
+              memory_weight: float = 0.0, only_heads: bool = False, dtype: torch.dtype = torch.bfloat16) -> StepLoss:
     """The loss of one batch; ``weights`` as word_weights gives them, ``short_weight`` times that in short answers.
 
-    Without ``old_frames_learn`` only the newest frame of a row teaches the encoder, and the others cost a third.
+    Without ``old_frames_learn`` only the newest frame of a row teaches the encoder, and the others cost a third. With
+    ``only_heads`` the auxiliary losses teach their heads and nothing else: a head that knows nothing yet misleads.
     """
     device = network.embedding.weight.device
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        rows, features = batch_rows(network, batch, old_frames_learn=old_frames_learn)
+        states, features = batch_states(network, batch, old_frames_learn=old_frames_learn)
+        rows = network.decoder_norm(states[-1])
         targets = batch.targets.to(device)
         asked = targets >= 0
         logits = network.logits(rows[asked])
     losses = functional.cross_entropy(logits.float(), targets[asked], reduction='none')
     weight = weights[targets[asked]] * (1.0 + (short_weight - 1.0) * batch.short.to(device)[asked])
     answer = (losses * weight).sum() / weight.sum()
-    dense = torch.stack([head(found, told, columns)
+    dense = torch.stack([head(found.detach() if only_heads else found, told, columns)
                          for found, told, (_, columns) in zip(features, batch.dense, batch.grids)]).mean()
-    return StepLoss(answer + dense_weight * dense, float(answer.detach()), float(dense.detach()), features)
+    total = answer + dense_weight * dense
+    memory = torch.zeros(())
+    if memory_head is not None and memory_weight:
+        halfway = len(states) // 2
+        read = [states[halfway - 1], states[halfway]]
+        memory = memory_head(*([state.detach() for state in read] if only_heads else read), batch.starts, batch.memory)
+        total = total + memory_weight * memory
+    return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), features)
 
 
 def batch_rows(network: Network, batch: Batch, *, old_frames_learn: bool = True) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The decoder's normed rows [B, S, width] of a batch, and per slot the merged encoder features [B, tokens, width]."""
+    states, features = batch_states(network, batch, old_frames_learn=old_frames_learn)
+    return network.decoder_norm(states[-1]), features
+
+
+def batch_states(network: Network, batch: Batch, *,
+                 old_frames_learn: bool = True) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """As batch_rows, the rows behind every decoder layer, none normed."""
     device = network.embedding.weight.device
     embeddings = network.embedding(batch.ids.to(device))
     features = _encoded(network, batch, old_frames_learn)
@@ -100,7 +121,7 @@ def batch_rows(network: Network, batch: Batch, *, old_frames_learn: bool = True)
         visual = network.projector(found).to(embeddings.dtype)
         place = batch.starts[:, slot, None].to(device) + torch.arange(visual.shape[1], device=device)
         embeddings = embeddings.scatter(1, place[:, :, None].expand_as(visual), visual)
-    return network.decode_rows(embeddings, batch.positions, batch.mask.to(device)), features
+    return network.decoder_states(embeddings, batch.positions, batch.mask.to(device)), features
 
 
 def _encoded(network: Network, batch: Batch, old_frames_learn: bool) -> list[torch.Tensor]:

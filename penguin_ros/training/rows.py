@@ -8,6 +8,7 @@ As in the node, old frames may be hidden (dropped), thinned, and positions may h
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ from tokenizers import Tokenizer
 
 from penguin_ros.core.pixels import resize
 from penguin_ros.core.prompt import IMAGE, TURN_END, frame_lead, question_tail, stream_head
-from penguin_ros.training.dataset import Clip, SceneFrame, Split
+from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject, Split
+from penguin_ros.training.memory import FrameMemory, frame_memory, stacked
 from penguin_ros.training.network import MASKED, TOKEN_PX
 from penguin_ros.training.questions import (
     Turn,
@@ -56,6 +58,7 @@ class Batch:
     short: torch.Tensor             # bool [B, S]: whether that token is of a short answer, not of a caption or a place
     skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
     dense: list[DenseTargets]       # per slot
+    memory: list[FrameMemory]       # per slot
 
     @property
     def image_count(self) -> int:
@@ -70,6 +73,7 @@ class DenseTargets:
     colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
     digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
+    distance: torch.Tensor          # float [B, tokens]: natural logarithm of metres; only where something stands
 
 
 class Words:
@@ -119,6 +123,7 @@ class _RowWriter:
         self.next_position = 0
         self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
         self.starts: list[int] = []
+        self.is_whole = True            # no old frame has lost tokens
         self._groups = 0
 
     def stream(self, ids: Sequence[int], frame: int, hidden: Sequence[bool]) -> None:
@@ -161,14 +166,18 @@ class _RowWriter:
 def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
                 augment: bool = True) -> Batch:
     """Rows for clips that each have at least as many frames as the layout; deterministic for a given ``rng``."""
-    rows, images, dense = [], [], []
+    rows, images, dense, memory = [], [], [], []
     for clip in clips:
         chosen = sorted(rng.sample(range(len(clip.frames)), len(layout.grids)))
         flipped = augment and rng.random() < 0.5 and not _shows_sign(clip)
-        rows.append(_row(clip, chosen, layout, words, rng, flipped=flipped))
+        row = _row(clip, chosen, layout, words, rng, flipped=flipped)
+        rows.append(row)
         pictures = [split.image(clip.frames[index]) for index in chosen]
         images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
-        dense.append([_dense(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)])
+        covering = [_covering(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)]
+        dense.append([_dense(clip.frames[index], grid, found, flipped)
+                      for index, grid, found in zip(chosen, layout.grids, covering)])
+        memory.append([frame_memory(clip, chosen[:slot + 1], found, whole=row.is_whole) for slot, found in enumerate(covering)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
     return Batch(
@@ -181,8 +190,9 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(4)))
-               for slot in slots])
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(5)))
+               for slot in slots],
+        memory=[stacked([row[slot] for row in memory]) for slot in slots])
 
 
 def _shows_sign(clip: Clip) -> bool:
@@ -205,6 +215,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
     for slot, (rows, columns) in enumerate(layout.grids):
         is_newest = slot == len(chosen) - 1
         hidden = np.zeros(rows * columns, dtype=bool) if is_newest or asks_changes else _hidden(rng, rows * columns)
+        row.is_whole = row.is_whole and not hidden.any()
         row.frame_tokens(words.ids(frame_lead(times_s[slot], first=slot == 0)), rows * columns, slot, hidden)
         if has_gaps and rng.random() < 0.5:
             row.next_position += rng.randrange(_LARGEST_GAP)
@@ -256,24 +267,31 @@ def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
     return torch.from_numpy(np.where(in_stream | own_turn, np.float32(0.0), np.float32(MASKED))[:, None])
 
 
-def _dense(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> tuple[np.ndarray, ...]:
-    """Kind, colour, digit and box of the nearest object that covers each token by two fifths (of the smaller of the two)."""
+def _covering(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> np.ndarray:
+    """Int [tokens]: place in the frame's objects of the nearest that covers two fifths of a token (or of itself), or -1."""
     rows, columns = grid
-    kind = np.zeros((rows, columns), dtype=np.int64)
-    colour = np.full((rows, columns), -100, dtype=np.int64)
-    digit = np.full((rows, columns), -100, dtype=np.int64)
-    box = np.zeros((rows, columns, 4), dtype=np.float32)
+    covering: np.ndarray = np.full((rows, columns), -1)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
-    for seen in sorted(frame.objects, key=lambda seen: -seen.distance_m):
-        x0, y0, x1, y1 = seen.box
-        if flipped:
-            x0, x1 = 1.0 - x1, 1.0 - x0
+    for place in sorted(range(len(frame.objects)), key=lambda place: -frame.objects[place].distance_m):
+        x0, y0, x1, y1 = _box_shown(frame.objects[place], flipped)
         across = np.clip(np.minimum(x1, low_x + 1 / columns) - np.maximum(x0, low_x), 0, None)
         down = np.clip(np.minimum(y1, low_y + 1 / rows) - np.maximum(y0, low_y), 0, None)
         smaller = min(1 / (rows * columns), (x1 - x0) * (y1 - y0))
-        covered = down[:, None] * across[None, :] > 0.4 * smaller
-        kind[covered] = 1 + KINDS.index(seen.kind)
-        colour[covered] = COLOURS.index(seen.colour)
-        digit[covered] = seen.digit if seen.digit is not None and is_readable(seen, rows * TOKEN_PX) else -100
-        box[covered] = (x0, y0, x1, y1)
-    return kind.reshape(-1), colour.reshape(-1), digit.reshape(-1), box.reshape(-1, 4)
+        covering[down[:, None] * across[None, :] > 0.4 * smaller] = place
+    return covering.reshape(-1)
+
+
+def _box_shown(seen: SeenObject, flipped: bool) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = seen.box
+    return (1.0 - x1, y0, 1.0 - x0, y1) if flipped else (x0, y0, x1, y1)
+
+
+def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
+    """Kind, colour, digit, box and distance of the object that covers each token (DenseTargets)."""
+    height_px = grid[0] * TOKEN_PX
+    told = [(1 + KINDS.index(seen.kind), COLOURS.index(seen.colour),
+             seen.digit if seen.digit is not None and is_readable(seen, height_px) else -100) for seen in frame.objects]
+    kind, colour, digit = np.array([*told, (0, -100, -100)])[covering].T
+    box = np.array([*(_box_shown(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
+    distance = np.array([*(math.log(max(seen.distance_m, 0.1)) for seen in frame.objects), 0.0], dtype=np.float32)
+    return kind, colour, digit, box[covering], distance[covering]

@@ -74,11 +74,11 @@ def test_runs_of_one_seed_start_from_the_same_weights_and_see_the_same_pictures(
     split = open_split(study.data / 'train')
     base = Trainer(study.run(BASE, 1))
     weights = {name: tensor.clone() for name, tensor in base.network.state_dict().items()}
-    base.train_step(split, ClipDeck(base.rng))
+    base.draw(split, ClipDeck(base.rng))
     for variant in set(VARIANTS) - {BASE, 'llm-start'}:
         other = Trainer(study.run(variant, 1))
         assert all(torch.equal(tensor, weights[name]) for name, tensor in other.network.state_dict().items()), variant
-        other.train_step(split, ClipDeck(other.rng))
+        other.draw(split, ClipDeck(other.rng))
         assert other.rng.getstate() == base.rng.getstate(), variant
 
 

@@ -16,9 +16,9 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, going_on, pictures_only
+from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, pictures_only
 from penguin_ros.training.curves import draw_curves
-from penguin_ros.training.nano import NanoRun, Trainer, nano_dialect, train_nano
+from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
@@ -120,6 +120,27 @@ def test_a_run_that_goes_on_asks_more_about_videos() -> None:
     assert course.short_weight_at(0.0) == course.short_weight_at(course.short_answers_fall_from) == 3.0
     assert 1.0 < course.short_weight_at(0.9) < 3.0
     assert course.short_weight_at(1.0) == Curriculum().short_weight_at(0.0) == 1.0
+
+
+def test_a_grown_decoder_is_asked_what_it_remembers_until_the_answers_decide() -> None:
+    course = going_deeper()
+    assert course.memory_weight_at(0.0) == course.memory_weight_at(course.dense_falls_from) == course.memory_weight > 0.0
+    assert course.memory_weight_at(1.0) == pytest.approx(course.memory_weight / 4)
+    assert Curriculum().memory_weight_at(0.0) == going_on().memory_weight_at(0.0) == 0.0
+
+
+def test_a_run_that_remembers_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    first, grown = tmp_path / 'first', tmp_path / 'grown'
+    train_nano(_run(data, first, max_steps=1))
+    run = replace(_run(data, grown, start_from=first, decoder_layers=3, max_steps=2),
+                  curriculum=replace(QUICK, memory_weight=0.2, dense_distance=True, heads_alone_steps=1))
+    train_nano(run)
+    train_nano(replace(run, max_steps=4), resume=True)
+    assert _losses(grown / 'log.jsonl', 'step') == [1, 2, 3, 4]
+    assert all(loss > 0 for loss in _losses(grown / 'log.jsonl', 'memory_loss'))
+    assert decoder_layers_of(grown) == 3
+    assert load_model(grown).config.decoder.layers == 3
+    draw_curves([first / 'log.jsonl', grown / 'log.jsonl'], tmp_path / 'curves.png')
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:

@@ -102,7 +102,7 @@ def test_an_encoder_that_warms_up_comes_nearer_to_its_teacher(teacher: Path, dat
     pictures = torch.from_numpy(np.stack([shown(split.image(clip.frames[0]), (3, 4), False) for clip in split.clips[:4]]))
     before, deck = distance(), ClipDeck(trainer.rng)
     for _ in range(40):
-        trainer.train_step(split, deck)
+        trainer.train_step(trainer.draw(split, deck))
     assert distance() < 0.85 * before
 
 

@@ -1,0 +1,138 @@
+"""What the decoder should know at each frame is what the truth says, and asking for it teaches the decoder."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject, open_split
+from penguin_ros.training.memory import CHANGES, COUNTED, UNTOLD, MemoryHead, frame_memory
+from penguin_ros.training.network import Network, NetworkShape, TowerShape, grown_layers
+from penguin_ros.training.objective import DenseHead, StepLoss, batch_rows, step_loss, word_weights
+from penguin_ros.training.rows import Layout, Words, build_batch
+from penguin_ros.training.texts import COLOURS, KINDS
+from penguin_ros.training.tokenizer import build_tokenizer
+from tests.training.drawn import draw_split
+
+CRATE = SeenObject(1, 'crate', 'red', None, 0.0, (0.1, 0.5, 0.3, 0.8), 2.0)
+GREEN_CRATE = replace(CRATE, colour='green')
+BALL = SeenObject(2, 'ball', 'blue', None, 0.0, (0.6, 0.6, 0.7, 0.7), 3.0)
+CONE = SeenObject(3, 'cone', 'white', None, 0.0, (0.4, 0.1, 0.5, 0.5), 2.5)
+
+
+def _frame(*objects: SeenObject, faint: tuple[SeenObject, ...] = ()) -> SceneFrame:
+    return SceneFrame(0, 0, 0.0, True, objects, faint)
+
+
+# The ball is there from the first frame on and moves; the crate comes in the second, painted in the fourth; the cone leaves.
+CLIP = Clip(0, (_frame(BALL, CONE), _frame(CRATE, BALL, CONE), _frame(CRATE, BALL), _frame(GREEN_CRATE, BALL)),
+            (Event(1, 'appeared', 1), Event(2, 'left', 3), Event(2, 'moved', 2), Event(3, 'changed_colour', 1)))
+CRATE_NOTHING_BALL = np.array([0, -1, 1])
+
+
+def _look(thing: SeenObject) -> int:
+    return KINDS.index(thing.kind) * len(COLOURS) + COLOURS.index(thing.colour)
+
+
+def test_every_token_knows_since_when_its_thing_is_in_view_and_what_became_of_it() -> None:
+    memory = frame_memory(CLIP, [0, 1, 2, 3], CRATE_NOTHING_BALL, whole=True)
+    assert memory.ago.tolist() == [2, UNTOLD, 3]
+    assert memory.changed.tolist() == [[1.0, 0.0, 1.0], [-1.0, -1.0, -1.0], [0.0, 1.0, 0.0]]
+    assert CHANGES == ('came', 'moved', 'painted')
+    some = frame_memory(CLIP, [1, 3], CRATE_NOTHING_BALL, whole=True)
+    assert some.ago.tolist() == [1, UNTOLD, 1], 'only frames that are shown count'
+    assert some.changed[0].tolist() == [0.0, 0.0, 1.0], 'it came before the first frame shown'
+
+
+def test_the_end_of_a_frame_knows_counts_path_and_what_is_gone() -> None:
+    memory = frame_memory(CLIP, [0, 1, 2], CRATE_NOTHING_BALL, whole=True)
+    assert memory.counts[0] == 2
+    assert memory.counts[1 + KINDS.index('ball')] == memory.counts[1 + len(KINDS) + COLOURS.index('red')] == 1
+    assert len(memory.counts) == COUNTED
+    assert int(memory.path) == 1
+    assert np.flatnonzero(memory.here).tolist() == sorted([_look(CRATE), _look(BALL)])
+    assert np.flatnonzero(memory.gone).tolist() == [_look(CONE)]
+    painted = frame_memory(CLIP, [2, 3], CRATE_NOTHING_BALL, whole=True)
+    assert np.flatnonzero(painted.gone).tolist() == [_look(CRATE)], 'no red crate any more'
+
+
+def test_nothing_is_told_that_is_not_clear() -> None:
+    first = frame_memory(CLIP, [0], CRATE_NOTHING_BALL, whole=True)
+    thinned = frame_memory(CLIP, [0, 1, 2], CRATE_NOTHING_BALL, whole=False)
+    for memory in (first, thinned):
+        assert (memory.ago == UNTOLD).all()
+        assert (memory.changed == -1.0).all()
+        assert (memory.gone == -1.0).all()
+        assert memory.here.max() == 1.0
+    half_seen = Clip(0, (_frame(CONE, faint=(CRATE,)), _frame(CRATE, BALL, faint=(CONE,))), ())
+    memory = frame_memory(half_seen, [0, 1], CRATE_NOTHING_BALL, whole=True)
+    assert memory.ago.tolist() == [UNTOLD, UNTOLD, 0]
+    assert memory.gone[_look(CONE)] == 0.0, 'half seen is not gone'
+    assert memory.gone[_look(CRATE)] == -1.0
+    assert memory.here[_look(CONE)] == -1.0
+    assert (memory.changed[0] == -1.0).all(), 'without an event the crate came at no clear moment'
+
+
+@pytest.fixture(scope='module')
+def words() -> Words:
+    return Words(build_tokenizer())
+
+
+def _network(words: Words, layers: int) -> Network:
+    torch.manual_seed(0)
+    tower = TowerShape(width=48, layers=2, heads=4, kv_heads=2, head_dim=16, ffn=96)
+    return Network(NetworkShape(vocabulary=words.tokenizer.get_vocab_size(), image_token_id=words.image_id, encoder=tower,
+                                decoder=replace(tower, layers=layers, rope_theta=1e4)))
+
+
+def test_remembering_teaches_the_decoder_and_at_first_only_its_own_head(words: Words, tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips', 8, seed=6, frames=4)
+    split = open_split(tmp_path / 'clips')
+    batch = build_batch(split, split.clips, Layout(grids=((2, 3), (2, 3), (3, 4)), questions=2), words, random.Random(2))
+    assert (batch.memory[2].ago > 0).any()
+    network, head = _network(words, 4), MemoryHead(48)
+    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=2e-3)
+
+    def loss(memory_weight: float, *, only_heads: bool = False) -> StepLoss:
+        return step_loss(network, DenseHead(48), batch, dense_weight=0.0, weights=word_weights(words), memory_head=head,
+                         memory_weight=memory_weight, only_heads=only_heads, dtype=torch.float32)
+
+    inner = network.decoder[1].qkv.weight
+    of_answers, with_head_alone, with_memory = (
+        torch.autograd.grad(loss(weight, only_heads=alone).total, inner)[0]
+        for weight, alone in ((0.0, False), (5.0, True), (5.0, False)))
+    torch.testing.assert_close(with_head_alone, of_answers)
+    assert float((with_memory - of_answers).norm()) > float(of_answers.norm()) > 0.0
+    before = loss(1.0).memory
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss(1.0).total.backward()
+        optimizer.step()
+    assert loss(1.0).memory < 0.7 * before
+
+
+def test_a_grown_decoder_says_at_first_what_it_said_before(words: Words, tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips', 2, seed=6, frames=2)
+    split = open_split(tmp_path / 'clips')
+    batch = build_batch(split, split.clips, Layout(grids=((2, 3), (3, 4))), words, random.Random(2))
+    small = _network(words, 3)
+    for layers in (3, 4, 5):
+        grown = _network(words, layers)
+        grown.load_checkpoint(small.checkpoint())
+        torch.testing.assert_close(batch_rows(grown, batch)[0], batch_rows(small, batch)[0])
+        trained = {name for name, tensor in grown.named_parameters() if name.startswith('decoder.')}
+        assert len(trained) == layers * len(list(small.decoder[0].parameters()))
+    with pytest.raises(RuntimeError, match='cannot grow'):
+        _network(words, 2).load_checkpoint(small.checkpoint())
+
+
+def test_new_layers_come_between_old_ones() -> None:
+    assert [grown_layers(4, layers) for layers in (4, 5, 6, 7)] == [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 3, 5], [0, 2, 4, 6]]
+    for layers in (3, 8):
+        with pytest.raises(RuntimeError, match='cannot grow'):
+            grown_layers(4, layers)
