@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     if args.start_from and (args.fast or not (args.second_hours or args.third_hours)):
         raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 --third-hours 0 the others. '
                           'Give one or the other.')
+    tower = SMALL_TOWER if args.fast else TowerShape()
+    layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
     if args.threads:
         torch.set_num_threads(args.threads)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
@@ -91,10 +93,9 @@ def run(args: argparse.Namespace) -> int:
                      relation=not args.no_relation_loss) if args.teacher else None
     first = NanoRun(
         data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (0.05 if args.fast else _FIRST_HOURS)),
-        curriculum=small_curriculum() if args.fast else Curriculum(), tower=SMALL_TOWER if args.fast else TowerShape(),
+        curriculum=small_curriculum() if args.fast else Curriculum(), tower=tower,
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
-    layers = decoder_layers_of(args.start_from) if args.start_from else first.tower.layers
     later = replace(first, llm_start_steps=0, warm_up=None, decoder_layers=layers)
     runs = {} if args.start_from else {'first': first}
     if args.second_hours and not args.fast:

@@ -56,7 +56,8 @@ def test_the_train_command_trains_three_times_and_can_go_on_from_any_model(tmp_p
         (None, 7), (str(out / 'first'), 8), (str(out / 'second'), 9), (str(out), 9)]
     assert [decoder_layers_of(folder) for folder in (out / 'first', out / 'second', out, tmp_path / 'more')] == [4, 4, 6, 6]
     assert not [path for path in (tmp_path / 'more').iterdir() if path.is_dir()]
-    assert main(['train', 'nano', '--from', str(tmp_path / 'nothing')]) == 1
+    assert main(['train', 'nano', '--from', str(tmp_path / 'nothing'), '--data', str(tmp_path / 'none')]) == 1
+    assert not (tmp_path / 'none').exists(), 'nothing is rendered for a run that cannot begin'
     assert main(['train', 'nano', '--from', str(out), '--fast']) == 1
 
 
