@@ -159,10 +159,11 @@ class Trainer:
         """The next batch, in a form that another thread can make while a step runs."""
         layout, rows = self.run.curriculum.layout(self.rng, self.progress)
         clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
-        batch = build_batch(split, clips, layout, self.words, self.rng)
+        batch = build_batch(split, clips, layout, self.words, self.rng, with_memory=self.memory_head is not None)
         return Drawn(batch, self.rng.random() < self.run.curriculum.old_frames_learn)
 
     def train_step(self, drawn: Drawn) -> StepLoss:
+        """Learn from one batch."""
         curriculum, batch = self.run.curriculum, drawn.batch
         share = curriculum.lr_share(self.step, self.progress)
         loss = step_loss(self.network, self.head, batch, weights=self.weights,

@@ -58,7 +58,7 @@ class Batch:
     short: torch.Tensor             # bool [B, S]: whether that token is of a short answer, not of a caption or a place
     skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
     dense: list[DenseTargets]       # per slot
-    memory: list[FrameMemory]       # per slot
+    memory: list[FrameMemory]       # per slot; empty where it was not asked for
 
     @property
     def image_count(self) -> int:
@@ -164,7 +164,7 @@ class _RowWriter:
 
 
 def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
-                augment: bool = True) -> Batch:
+                augment: bool = True, with_memory: bool = False) -> Batch:
     """Rows for clips that each have at least as many frames as the layout; deterministic for a given ``rng``."""
     rows, images, dense, memory = [], [], [], []
     for clip in clips:
@@ -177,7 +177,9 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         covering = [_covering(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)]
         dense.append([_dense(clip.frames[index], grid, found, flipped)
                       for index, grid, found in zip(chosen, layout.grids, covering)])
-        memory.append([frame_memory(clip, chosen[:slot + 1], found, whole=row.is_whole) for slot, found in enumerate(covering)])
+        if with_memory:
+            memory.append([frame_memory(clip, chosen[:slot + 1], found, whole=row.is_whole)
+                           for slot, found in enumerate(covering)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
     return Batch(
@@ -192,7 +194,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         skills=[row.skills for row in rows],
         dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(5)))
                for slot in slots],
-        memory=[stacked([row[slot] for row in memory]) for slot in slots])
+        memory=[stacked([row[slot] for row in memory]) for slot in slots] if with_memory else [])
 
 
 def _shows_sign(clip: Clip) -> bool:

@@ -93,7 +93,8 @@ def _network(words: Words, layers: int) -> Network:
 def test_remembering_teaches_the_decoder_and_at_first_only_its_own_head(words: Words, tmp_path: Path) -> None:
     draw_split(tmp_path / 'clips', 8, seed=6, frames=4)
     split = open_split(tmp_path / 'clips')
-    batch = build_batch(split, split.clips, Layout(grids=((2, 3), (2, 3), (3, 4)), questions=2), words, random.Random(2))
+    layout = Layout(grids=((2, 3), (2, 3), (3, 4)), questions=2)
+    batch = build_batch(split, split.clips, layout, words, random.Random(2), with_memory=True)
     assert (batch.memory[2].ago > 0).any()
     network, head = _network(words, 4), MemoryHead(48)
     optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=2e-3)
