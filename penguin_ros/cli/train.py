@@ -13,13 +13,13 @@ from typing import Any
 _EXAMPLES = """examples:
   penguin train nano                          render the scenes if they are missing, then train for three hours
   penguin train nano --resume                 go on where an interrupted run stopped
-  penguin train nano --from engines/nano --out out/more    go on from trained weights: the second of two runs alone
+  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of three runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS = 1.25, 1.74
-_GROWN_LAYERS = 6       # of the decoder in the second run; 4 before
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS = 1.25, 0.41, 1.33
+_GROWN_LAYERS = 6       # of the decoder in the third run; 4 before
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -39,8 +39,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--hours', type=float, default=None,
                         help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast 0.05)')
     parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
-                        help=f'of the second run, which goes on from the first with a decoder of {_GROWN_LAYERS} layers '
-                             'and more videos and questions; 0: none (default: %(default)s; none with --fast)')
+                        help='of the second run, which goes on from the first with more videos and questions; 0: none '
+                             '(default: %(default)s; none with --fast)')
+    parser.add_argument('--third-hours', type=float, default=_THIRD_HOURS, metavar='HOURS',
+                        help=f'of the third run, in which the decoder grows to {_GROWN_LAYERS} layers and learns to remember; '
+                             '0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
@@ -72,14 +75,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.core.errors import ConfigError
-    from penguin_ros.training.curriculum import Curriculum, going_on, small_curriculum
+    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, small_curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, decoder_layers_of, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    if args.start_from and (args.fast or not args.second_hours):
-        raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 the second. Give one or the other.')
+    if args.start_from and (args.fast or not (args.second_hours or args.third_hours)):
+        raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 --third-hours 0 the others. '
+                          'Give one or the other.')
     tower = SMALL_TOWER if args.fast else TowerShape()
     layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
     if args.threads:
@@ -92,10 +96,13 @@ def run(args: argparse.Namespace) -> int:
         curriculum=small_curriculum() if args.fast else Curriculum(), tower=tower,
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
+    later = replace(first, llm_start_steps=0, warm_up=None, decoder_layers=layers)
     runs = {} if args.start_from else {'first': first}
     if args.second_hours and not args.fast:
-        runs['second'] = replace(first, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on(),
-                                 llm_start_steps=0, warm_up=None, decoder_layers=max(layers, _GROWN_LAYERS))
+        runs['second'] = replace(later, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on())
+    if args.third_hours and not args.fast:
+        runs['third'] = replace(later, minutes=60 * args.third_hours, seed=args.seed + 2, curriculum=going_deeper(),
+                                decoder_layers=max(layers, _GROWN_LAYERS))
     logs: list[Path] = []
     start_from = args.start_from
     for name, one in runs.items():

@@ -13,7 +13,6 @@ The truth is a `std_msgs/String` holding JSON, with the same stamp as its image:
                    box           x_min, y_min, x_max, y_max of the pixels that show it, half open
                    pixels        that show it;  fraction: of its whole outline
                    distance_m    along the floor from the camera;  bearing_rad: left of where the camera looks
-                   path_gap_m    from that strip ahead to the thing's footprint; negative where it blocks the path
     faint        seen, but too little of it to count as visible; as `objects`
     events       what happened since the last note, about once a second: {frame, type, id}; types in events.py
 

@@ -207,9 +207,14 @@ def is_path_clear(world: World, time_s: float) -> bool:
     wall when the strip passes through it.
     """
     x, y, yaw = world.robot.at(time_s)
-    if any(path_gap_m(world, thing, time_s) < 0 for thing in world.things_at(time_s)):
-        return False
     forward, left = np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
+    for thing in world.things_at(time_s):
+        offset = np.array(thing.way.at(time_s)[:2]) - (x, y)
+        ahead_m, aside_m = float(offset @ forward), abs(float(offset @ left))
+        gap_ahead_m = max(-ahead_m, ahead_m - CORRIDOR_LENGTH_M, 0.0)
+        gap_aside_m = max(aside_m - CORRIDOR_HALF_WIDTH_M, 0.0)
+        if math.hypot(gap_ahead_m, gap_aside_m) < thing.radius_m:
+            return False
     grid = np.stack(np.meshgrid(np.linspace(0, CORRIDOR_LENGTH_M, 26),
                                 np.linspace(-CORRIDOR_HALF_WIDTH_M, CORRIDOR_HALF_WIDTH_M, 11)), axis=-1).reshape(-1, 2)
     strip = np.array([x, y]) + grid[:, :1] * forward + grid[:, 1:] * left
@@ -224,17 +229,6 @@ def is_path_clear(world: World, time_s: float) -> bool:
         if np.any((np.abs(along) < shelf.length_m / 2) & (np.abs(across) < shelf.depth_m / 2)):
             return False
     return True
-
-
-def path_gap_m(world: World, thing: Thing, time_s: float) -> float:
-    """From the strip of `is_path_clear` to the circle around a thing's footprint; negative where it reaches into the strip."""
-    x, y, yaw = world.robot.at(time_s)
-    east_m, north_m = thing.way.at(time_s)[0] - x, thing.way.at(time_s)[1] - y
-    ahead_m = east_m * math.cos(yaw) + north_m * math.sin(yaw)
-    aside_m = abs(north_m * math.cos(yaw) - east_m * math.sin(yaw))
-    gap_ahead_m = max(-ahead_m, ahead_m - CORRIDOR_LENGTH_M, 0.0)
-    gap_aside_m = max(aside_m - CORRIDOR_HALF_WIDTH_M, 0.0)
-    return math.hypot(gap_ahead_m, gap_aside_m) - thing.radius_m
 
 
 def make_thing(rng: np.random.Generator, id: int, kind: str, colour: str, way: Way, *,

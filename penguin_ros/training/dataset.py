@@ -28,9 +28,6 @@ class SeenObject:
     digit_px: float             # height of a readable digit in the camera's pixels, else 0
     box: Box
     distance_m: float
-    path_gap_m: float = 1.0     # from the strip ahead to its footprint; negative: it blocks the path
-    fraction: float = 1.0       # of its whole outline that is seen
-    share: float = 0.01         # of the picture's pixels that show it
 
 
 @dataclass(frozen=True)
@@ -78,13 +75,8 @@ class Split:
         for path in new:
             images = np.load(path.with_name(path.name.replace('clips_', 'images_')).with_suffix('.npy'), mmap_mode='r')
             height_px, width_px = images.shape[1:3]
-            try:
-                clips = [clip_from_record(record, width_px, height_px, shard=len(self._images))
-                         for record in json.loads(path.read_text())]
-            except KeyError as error:
-                raise RecordingError(f'{path} lacks {error}: an older version rendered it. '
-                                     'Remove its folder and render it again: penguin sim dataset, or let penguin train do it.'
-                                     ) from error
+            clips = [clip_from_record(record, width_px, height_px, shard=len(self._images))
+                     for record in json.loads(path.read_text())]
             self._images.append(images)     # first: another thread may take one of the clips at once
             self.clips += clips
             self._read.add(path)
@@ -123,5 +115,4 @@ def _objects(records: list[dict[str, Any]], width_px: int, height_px: int) -> tu
     def box(edges: list[float]) -> Box:
         return edges[0] / width_px, edges[1] / height_px, edges[2] / width_px, edges[3] / height_px
     return tuple(SeenObject(record['id'], record['kind'], record['colour'], record['digit'], record.get('digit_px', 0.0),
-                            box(record['box']), record['distance_m'], record['path_gap_m'], record['fraction'],
-                            record['pixels'] / (width_px * height_px)) for record in records)
+                            box(record['box']), record['distance_m']) for record in records)

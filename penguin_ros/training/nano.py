@@ -86,7 +86,7 @@ class Trainer:
         self.network = Network(shape)
         self.network.order_coordinates(self.words.id_of(texts.COORDINATE_TOKENS[0]), texts.COORDINATE_BINS)
         self.network.to(self.device)
-        self.head = DenseHead(shape.encoder.width, measures=run.curriculum.dense_measures).to(self.device)
+        self.head = DenseHead(shape.encoder.width, distance=run.curriculum.dense_distance).to(self.device)
         self.reconstruction = run.warm_up and Reconstruction(run.warm_up, student_width=shape.encoder.width, device=self.device)
         self.memory_head = MemoryHead(shape.decoder.width).to(self.device) if run.curriculum.memory_weight else None
         heads = [self.head, self.reconstruction and self.reconstruction.adapter, self.memory_head]

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from penguin_ros.training.memory import MOST_COUNTED, MemoryHead
+from penguin_ros.training.memory import MemoryHead
 from penguin_ros.training.network import Network
-from penguin_ros.training.rows import MEASURES, Batch, DenseTargets, TokenGrid, Words
+from penguin_ros.training.rows import Batch, DenseTargets, TokenGrid, Words
 from penguin_ros.training.texts import COLOURS, KINDS
 
 BACKGROUND_WEIGHT = 0.15        # most tokens show no object, and are soon told from those that do
@@ -25,25 +25,19 @@ KIND_WORD_WEIGHT = 3.0
 DIGITS = 10
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
-ORDER_WEIGHT = 0.5
-MEASURE_WEIGHTS = (1.0, 2.0, 1.0, 0.5)     # of rows.py's measures; a few centimetres decide whether the path is clear
 
 
 class DenseHead(nn.Module):
-    """Reads kind, colour, digit, box and own place off each merged encoder token.
+    """Reads kind, colour, digit, box and own place off each merged encoder token, and how far away it is if asked for."""
 
-    With ``measures`` also which thing from the left it is and how far away, how far off the path ahead, how much of it is seen.
-    """
-
-    def __init__(self, width: int, *, measures: bool = False) -> None:
+    def __init__(self, width: int, *, distance: bool = False) -> None:
         super().__init__()
-        self.measures = measures
-        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, *((MOST_COUNTED, MEASURES) if measures else ())]
+        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, int(distance)]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, targets: DenseTargets, columns: int) -> torch.Tensor:
         """``features`` [B, tokens, width] of frames with that many columns of tokens -> the scalar loss."""
-        kind, colour, digit, box, place, *more = self.linear(features.float()).split(self.sizes, dim=-1)
+        kind, colour, digit, box, place, distance = self.linear(features.float()).split(self.sizes, dim=-1)
         weight = torch.ones(self.sizes[0], device=kind.device)
         weight[0] = BACKGROUND_WEIGHT
         loss = KIND_WEIGHT * functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
@@ -55,12 +49,8 @@ class DenseHead(nn.Module):
         if covered.any():
             loss = loss + functional.cross_entropy(colour[covered], targets.colour[covered])
             loss = loss + BOX_WEIGHT * (box[covered] - targets.box[covered]).abs().mean()
-            if self.measures:
-                loss = loss + ORDER_WEIGHT * functional.cross_entropy(more[0][covered], targets.order[covered])
-        measured = targets.measures[..., 0].isfinite()
-        if self.measures and measured.any():
-            off = (more[1][measured] - targets.measures[measured]).abs().mean(dim=0)
-            loss = loss + (off * off.new_tensor(MEASURE_WEIGHTS)).sum()
+            if distance.shape[-1]:
+                loss = loss + (distance[..., 0][covered] - targets.distance[covered]).abs().mean()
         readable = targets.digit >= 0
         if readable.any():
             loss = loss + DIGIT_WEIGHT * functional.cross_entropy(digit[readable], targets.digit[readable])
@@ -109,8 +99,8 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     memory = torch.zeros(())
     if memory_head is not None and memory_weight:
         halfway = len(states) // 2
-        read = [states[max(halfway - 2, 0)], states[halfway - 1], states[halfway]]
-        memory = memory_head([state.detach() for state in read] if only_heads else read, batch.starts, batch.memory)
+        read = [states[halfway - 1], states[halfway]]
+        memory = memory_head(*([state.detach() for state in read] if only_heads else read), batch.starts, batch.memory)
         total = total + memory_weight * memory
     return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), features)
 

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from penguin_ros.core.pixels import resize
 from penguin_ros.core.prompt import IMAGE, TURN_END, frame_lead, question_tail, stream_head
 from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject, Split
-from penguin_ros.training.memory import MOST_COUNTED, FrameMemory, frame_memory, stacked
+from penguin_ros.training.memory import FrameMemory, frame_memory, stacked
 from penguin_ros.training.network import MASKED, TOKEN_PX
 from penguin_ros.training.questions import (
     Turn,
@@ -41,8 +41,6 @@ _PAD_TO = 16
 _LONGEST_START_S = 600.0
 _ASKS_CHANGES = 0.8                 # of rows with several frames; the others have lost some of their old tokens
 _LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
-MEASURES = 4                        # of what stands under a token: see _measures
-_FARTHEST_GAP_M = 1.0               # a thing farther from the path does not matter to it
 _LONG_ANSWERS = ('caption', 'where')
 
 
@@ -75,8 +73,7 @@ class DenseTargets:
     colour: torch.Tensor            # int [B, tokens]: -100 where nothing stands
     digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
-    order: torch.Tensor             # int [B, tokens]: how many objects of the frame are left of it; -100 where nothing stands
-    measures: torch.Tensor          # float [B, tokens, MEASURES] of an object or of what is too faint to be one; else nan
+    distance: torch.Tensor          # float [B, tokens]: natural logarithm of metres; only where something stands
 
 
 class Words:
@@ -126,7 +123,6 @@ class _RowWriter:
         self.next_position = 0
         self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
         self.starts: list[int] = []
-        self.times_s: list[float] = []  # of the frames
         self.is_whole = True            # no old frame has lost tokens
         self._groups = 0
 
@@ -178,11 +174,11 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         rows.append(row)
         pictures = [split.image(clip.frames[index]) for index in chosen]
         images.append([shown(picture, grid, flipped) for picture, grid in zip(pictures, layout.grids)])
-        covering = [_covering(clip.frames[index].objects, grid, flipped) for index, grid in zip(chosen, layout.grids)]
+        covering = [_covering(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)]
         dense.append([_dense(clip.frames[index], grid, found, flipped)
                       for index, grid, found in zip(chosen, layout.grids, covering)])
         if with_memory:
-            memory.append([frame_memory(clip, chosen[:slot + 1], row.times_s[:slot + 1], found, whole=row.is_whole)
+            memory.append([frame_memory(clip, chosen[:slot + 1], found, whole=row.is_whole)
                            for slot, found in enumerate(covering)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
@@ -196,7 +192,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(6)))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(5)))
                for slot in slots],
         memory=[stacked([row[slot] for row in memory]) for slot in slots] if with_memory else [])
 
@@ -214,7 +210,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
          flipped: bool) -> _RowWriter:
     row = _RowWriter(words)
     start_s = rng.uniform(0.0, _LONGEST_START_S) if rng.random() < 0.8 else 0.0
-    times_s = row.times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
+    times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
     asks_changes = len(chosen) > 1 and rng.random() < _ASKS_CHANGES
     has_gaps = len(chosen) > 1 and rng.random() < 0.5
     row.stream(words.ids(stream_head()), 0, [False] * len(words.ids(stream_head())))
@@ -273,13 +269,13 @@ def _mask(rows: Sequence[_RowWriter], length: int) -> torch.Tensor:
     return torch.from_numpy(np.where(in_stream | own_turn, np.float32(0.0), np.float32(MASKED))[:, None])
 
 
-def _covering(things: Sequence[SeenObject], grid: TokenGrid, flipped: bool) -> np.ndarray:
-    """Int [tokens]: place among things of the nearest that covers two fifths of a token (or of itself), or -1."""
+def _covering(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> np.ndarray:
+    """Int [tokens]: place in the frame's objects of the nearest that covers two fifths of a token (or of itself), or -1."""
     rows, columns = grid
     covering: np.ndarray = np.full((rows, columns), -1)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
-    for place in sorted(range(len(things)), key=lambda place: -things[place].distance_m):
-        x0, y0, x1, y1 = _box_shown(things[place], flipped)
+    for place in sorted(range(len(frame.objects)), key=lambda place: -frame.objects[place].distance_m):
+        x0, y0, x1, y1 = _box_shown(frame.objects[place], flipped)
         across = np.clip(np.minimum(x1, low_x + 1 / columns) - np.maximum(x0, low_x), 0, None)
         down = np.clip(np.minimum(y1, low_y + 1 / rows) - np.maximum(y0, low_y), 0, None)
         smaller = min(1 / (rows * columns), (x1 - x0) * (y1 - y0))
@@ -293,24 +289,11 @@ def _box_shown(seen: SeenObject, flipped: bool) -> tuple[float, float, float, fl
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
-    """Kind, colour, digit, box, order and measures of what covers each token (DenseTargets)."""
+    """Kind, colour, digit, box and distance of the object that covers each token (DenseTargets)."""
     height_px = grid[0] * TOKEN_PX
     told = [(1 + KINDS.index(seen.kind), COLOURS.index(seen.colour),
              seen.digit if seen.digit is not None and is_readable(seen, height_px) else -100) for seen in frame.objects]
     kind, colour, digit = np.array([*told, (0, -100, -100)])[covering].T
     box = np.array([*(_box_shown(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
-    from_left = np.minimum(np.arange(len(frame.objects)), MOST_COUNTED - 1)
-    order = np.append(from_left[::-1] if flipped else from_left, -100)
-    seen_things = (*frame.objects, *frame.faint)
-    measures = np.array([*(_measures(seen) for seen in seen_things), (math.nan,) * MEASURES], dtype=np.float32)
-    measured = _covering(seen_things, grid, flipped) if frame.faint else covering
-    return kind, colour, digit, box[covering], order[covering], measures[measured]
-
-
-def _measures(seen: SeenObject) -> tuple[float, ...]:
-    """How far away (logarithm of metres), metres off the path ahead, share of its outline and of the picture (logarithm) seen.
-
-    The last two decide whether it is named (sim/render.py).
-    """
-    return (math.log(max(seen.distance_m, 0.1)), min(seen.path_gap_m, _FARTHEST_GAP_M), seen.fraction,
-            math.log(max(seen.share, 1e-5)))
+    distance = np.array([*(math.log(max(seen.distance_m, 0.1)) for seen in frame.objects), 0.0], dtype=np.float32)
+    return kind, colour, digit, box[covering], distance[covering]

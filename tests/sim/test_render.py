@@ -53,14 +53,6 @@ def test_objects_are_listed_left_to_right_with_distance_and_bearing(renderer: Re
     assert math.isclose(truth.objects[0].bearing_rad, math.atan2(1, 3), rel_tol=1e-9)
 
 
-def test_a_thing_tells_how_far_off_the_path_it_stands(renderer: Renderer) -> None:
-    for x, y, to_centre_m in ((2.0, -1.2, 0.7), (2.8, 0.3, 0.3), (2.8, 0.9, 0.5), (1.8, 0.0, 0.0)):
-        ball = thing(1, 'ball', 'red', x, y)
-        _, truth = renderer.frame(small_world(ball), 0.0)
-        assert math.isclose(truth.objects[0].path_gap_m, to_centre_m - ball.radius_m, abs_tol=1e-9)
-        assert truth.path_clear == (truth.objects[0].path_gap_m >= 0)
-
-
 def test_a_thing_mostly_hidden_is_faint_and_not_an_object(renderer: Renderer) -> None:
     _, truth = renderer.frame(small_world(thing(1, 'barrel', 'blue', 2.0, 0.0), thing(2, 'ball', 'red', 3.5, 0.35)), 0.0)
     assert [seen.id for seen in truth.objects] == [1]

@@ -8,7 +8,7 @@ import pytest
 
 from penguin_ros.sim.clip import clip_length, sample_clip
 from penguin_ros.sim.drive import sample_drive
-from penguin_ros.sim.world import KINDS, Way, is_path_clear, path_gap_m
+from penguin_ros.sim.world import KINDS, Way, is_path_clear
 from tests.sim.conftest import small_world, thing
 
 
@@ -59,7 +59,6 @@ def test_a_way_is_straight_between_its_stops_and_still_outside_them() -> None:
 def test_the_path_is_clear_when_nothing_reaches_into_the_strip_ahead(x: float, y: float, clear: bool) -> None:
     world = small_world(thing(1, 'ball', 'red', x, y))
     assert is_path_clear(world, 0.0) is clear
-    assert (path_gap_m(world, world.things[0], 0.0) >= 0) is clear
 
 
 def test_a_wall_just_ahead_blocks_the_path() -> None:

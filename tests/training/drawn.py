@@ -50,8 +50,7 @@ def _thing(rng: np.random.Generator, slot: int) -> dict[str, Any]:
     side = int(rng.integers(50, 100))
     x, y = slot * 160 + int(rng.integers(5, 150 - side)), int(rng.integers(20, 230 - side))
     return {'id': slot, 'kind': str(rng.choice(['crate', 'ball', 'cone'])), 'colour': str(rng.choice(COLOURS)), 'digit': None,
-            'box': [x, y, x + side, y + side], 'pixels': side * side, 'fraction': 1.0, 'distance_m': 2.0 + slot,
-            'path_gap_m': 0.2 - slot}
+            'box': [x, y, x + side, y + side], 'pixels': side * side, 'fraction': 1.0, 'distance_m': 2.0 + slot}
 
 
 def _draw(picture: np.ndarray, thing: dict[str, Any]) -> None:

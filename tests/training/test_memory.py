@@ -33,7 +33,6 @@ def _frame(*objects: SeenObject, faint: tuple[SeenObject, ...] = ()) -> SceneFra
 CLIP = Clip(0, (_frame(BALL, CONE), _frame(CRATE, BALL, CONE), _frame(CRATE, BALL), _frame(GREEN_CRATE, BALL)),
             (Event(1, 'appeared', 1), Event(2, 'left', 3), Event(2, 'moved', 2), Event(3, 'changed_colour', 1)))
 CRATE_NOTHING_BALL = np.array([0, -1, 1])
-STAMPS_S = [598.5, 599.5, 600.5, 601.5]
 
 
 def _look(thing: SeenObject) -> int:
@@ -41,58 +40,41 @@ def _look(thing: SeenObject) -> int:
 
 
 def test_every_token_knows_since_when_its_thing_is_in_view_and_what_became_of_it() -> None:
-    memory = frame_memory(CLIP, [0, 1, 2, 3], STAMPS_S[:4], CRATE_NOTHING_BALL, whole=True)
+    memory = frame_memory(CLIP, [0, 1, 2, 3], CRATE_NOTHING_BALL, whole=True)
     assert memory.ago.tolist() == [2, UNTOLD, 3]
     assert memory.changed.tolist() == [[1.0, 0.0, 1.0], [-1.0, -1.0, -1.0], [0.0, 1.0, 0.0]]
     assert CHANGES == ('came', 'moved', 'painted')
-    some = frame_memory(CLIP, [1, 3], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True)
+    some = frame_memory(CLIP, [1, 3], CRATE_NOTHING_BALL, whole=True)
     assert some.ago.tolist() == [1, UNTOLD, 1], 'only frames that are shown count'
     assert some.changed[0].tolist() == [0.0, 0.0, 1.0], 'it came before the first frame shown'
 
 
 def test_the_end_of_a_frame_knows_counts_path_and_what_is_gone() -> None:
-    memory = frame_memory(CLIP, [0, 1, 2], STAMPS_S[:3], CRATE_NOTHING_BALL, whole=True)
+    memory = frame_memory(CLIP, [0, 1, 2], CRATE_NOTHING_BALL, whole=True)
     assert memory.counts[0] == 2
     assert memory.counts[1 + KINDS.index('ball')] == memory.counts[1 + len(KINDS) + COLOURS.index('red')] == 1
     assert len(memory.counts) == COUNTED
     assert int(memory.path) == 1
     assert np.flatnonzero(memory.here).tolist() == sorted([_look(CRATE), _look(BALL)])
     assert np.flatnonzero(memory.gone).tolist() == [_look(CONE)]
-    painted = frame_memory(CLIP, [2, 3], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True)
+    painted = frame_memory(CLIP, [2, 3], CRATE_NOTHING_BALL, whole=True)
     assert np.flatnonzero(painted.gone).tolist() == [_look(CRATE)], 'no red crate any more'
 
 
-def test_a_frame_knows_what_came_and_went_with_it_and_its_stamp() -> None:
-    first, second, third = (frame_memory(CLIP, list(range(count)), STAMPS_S[:count], CRATE_NOTHING_BALL, whole=True)
-                            for count in (1, 2, 3))
-    assert np.flatnonzero(first.came > 0).tolist() == sorted([_look(BALL), _look(CONE)]), 'the first frame brings all it shows'
-    assert (first.went == -1.0).all()
-    assert (first.before == UNTOLD).all()
-    assert np.flatnonzero(second.came > 0).tolist() == [_look(CRATE)]
-    assert not (second.went > 0).any()
-    assert np.flatnonzero(third.went > 0).tolist() == [_look(CONE)]
-    assert not (third.came > 0).any()
-    assert (first.stamp.tolist(), third.stamp.tolist(), third.before.tolist()) == ([5, 9, 8, 5], [6, 0, 0, 5], [5, 9, 9, 5])
-    assert third.first.tolist() == [[5, 9, 9, 5], [UNTOLD] * 4, [5, 9, 8, 5]], 'crate, nothing, ball'
-
-
 def test_nothing_is_told_that_is_not_clear() -> None:
-    first = frame_memory(CLIP, [0], STAMPS_S[:1], CRATE_NOTHING_BALL, whole=True)
-    thinned = frame_memory(CLIP, [0, 1, 2], STAMPS_S[:3], CRATE_NOTHING_BALL, whole=False)
+    first = frame_memory(CLIP, [0], CRATE_NOTHING_BALL, whole=True)
+    thinned = frame_memory(CLIP, [0, 1, 2], CRATE_NOTHING_BALL, whole=False)
     for memory in (first, thinned):
         assert (memory.ago == UNTOLD).all()
         assert (memory.changed == -1.0).all()
         assert (memory.gone == -1.0).all()
-        assert (memory.first == UNTOLD).all()
         assert memory.here.max() == 1.0
-    assert (thinned.came == -1.0).all()
-    assert (thinned.went == -1.0).all()
     half_seen = Clip(0, (_frame(CONE, faint=(CRATE,)), _frame(CRATE, BALL, faint=(CONE,))), ())
-    memory = frame_memory(half_seen, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True)
+    memory = frame_memory(half_seen, [0, 1], CRATE_NOTHING_BALL, whole=True)
     assert memory.ago.tolist() == [UNTOLD, UNTOLD, 0]
     assert memory.gone[_look(CONE)] == 0.0, 'half seen is not gone'
     assert memory.gone[_look(CRATE)] == -1.0
-    assert memory.here[_look(CONE)] == memory.came[_look(CRATE)] == memory.went[_look(CONE)] == -1.0
+    assert memory.here[_look(CONE)] == -1.0
     assert (memory.changed[0] == -1.0).all(), 'without an event the crate came at no clear moment'
 
 

@@ -16,9 +16,8 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, going_on, pictures_only
+from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, pictures_only
 from penguin_ros.training.curves import draw_curves
-from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
@@ -101,14 +100,6 @@ def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
         train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
 
 
-def test_scenes_that_an_older_version_rendered_are_refused(tmp_path: Path) -> None:
-    draw_split(tmp_path / 'train', 4, seed=1)
-    shard = tmp_path / 'train' / 'clips_000.json'
-    shard.write_text(shard.read_text().replace('path_gap_m', 'unheard_of'))
-    with pytest.raises(RecordingError, match=r"lacks 'path_gap_m'.*render it again"):
-        open_split(tmp_path / 'train')
-
-
 def test_sizes_grow_and_videos_join_as_the_run_goes_on() -> None:
     course, rng = Curriculum(), random.Random(3)
     assert {course.layout(rng, 0.01)[0].grids for _ in range(50)} == {(course.low_grid,)}
@@ -132,17 +123,17 @@ def test_a_run_that_goes_on_asks_more_about_videos() -> None:
 
 
 def test_a_grown_decoder_is_asked_what_it_remembers_until_the_answers_decide() -> None:
-    course = going_on()
+    course = going_deeper()
     assert course.memory_weight_at(0.0) == course.memory_weight_at(course.dense_falls_from) == course.memory_weight > 0.0
     assert course.memory_weight_at(1.0) == pytest.approx(course.memory_weight / 4)
-    assert Curriculum().memory_weight_at(0.0) == 0.0
+    assert Curriculum().memory_weight_at(0.0) == going_on().memory_weight_at(0.0) == 0.0
 
 
 def test_a_run_that_remembers_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
     first, grown = tmp_path / 'first', tmp_path / 'grown'
     train_nano(_run(data, first, max_steps=1))
     run = replace(_run(data, grown, start_from=first, decoder_layers=3, max_steps=2),
-                  curriculum=replace(QUICK, memory_weight=0.2, dense_measures=True, heads_alone_steps=1))
+                  curriculum=replace(QUICK, memory_weight=0.2, dense_distance=True, heads_alone_steps=1))
     train_nano(run)
     train_nano(replace(run, max_steps=4), resume=True)
     assert _losses(grown / 'log.jsonl', 'step') == [1, 2, 3, 4]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,37 +104,6 @@ def test_flipped_rows_mirror_boxes_and_keep_the_order(words: Words, tmp_path: Pa
     for row in flipped:
         assert torch.equal(plain.images[0][row], mixed.images[0][row].flip(1))
         assert torch.equal(plain.dense[0].kind[row].view(3, 4), mixed.dense[0].kind[row].view(3, 4).flip(1))
-        order, mirrored = plain.dense[0].order[row].view(3, 4), mixed.dense[0].order[row].view(3, 4).flip(1)
-        assert torch.equal(torch.where(order >= 0, 1 - order, order), mirrored), 'of two the left one is now the right one'
-
-
-def test_a_token_is_told_order_and_measures_of_its_thing_and_measures_of_one_too_faint_to_name(words: Words,
-                                                                                              tmp_path: Path) -> None:
-    draw_split(tmp_path / 'clips', 40, seed=4)
-    split = open_split(tmp_path / 'clips')
-    clip = next(clip for clip in split.clips if len(clip.frames[0].objects) == 2)
-    left, right = clip.frames[0].objects
-    hidden = replace(clip, frames=(replace(clip.frames[0], objects=(left,), faint=(replace(right, fraction=0.2),)),))
-    layout, head = Layout(grids=((6, 8),), questions=0), DenseHead(16, measures=True)
-    both, one = (build_batch(split, [shown], layout, words, random.Random(1), augment=False).dense[0]
-                 for shown in (clip, hidden))
-    assert set(both.order[both.kind > 0].tolist()) == {0, 1}
-    assert torch.equal(both.kind > 0, both.measures.isfinite().all(dim=-1))
-    assert torch.equal(one.measures.isfinite(), both.measures.isfinite())
-    under_right = both.order == 1
-    assert (one.kind[under_right] == 0).all()
-    assert both.measures[under_right][0].tolist() == pytest.approx(
-        [math.log(right.distance_m), right.path_gap_m, right.fraction, math.log(right.share)])
-    assert one.measures[under_right][0, 2] == pytest.approx(0.2)
-    features, optimizer = torch.randn(1, 48, 16), torch.optim.AdamW(head.parameters(), lr=3e-2)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = head(features, both, 8)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_every_frame_stands_where_its_row_says(words: Words, tmp_path: Path) -> None:
