@@ -12,8 +12,10 @@ LABELS = {
     'region_colour': 'colour of what is in a region', 'where_iou': 'where is X: IoU', 'where_absent': 'where is X: not there',
     'presence': 'is there an X', 'colour': 'colour of the X', 'count': 'how many', 'path': 'is the path clear',
     'digit': 'digit on a sign (at least 20 px)', 'sign_absent': 'no sign there', 'time': 'time questions, all four kinds',
-    'change': 'what appeared, left, moved, changed colour', 'when': 'when was X seen: the exact stamp',
-    'when_near': 'when was X seen: within one frame', 'order': 'which came first', 'passed': 'did an X pass'}
+    'change': 'what appeared, left, moved, changed colour', 'change_some': 'the same, where something did',
+    'when': 'when was X seen: the exact stamp', 'when_near': 'when was X seen: within one frame',
+    'when_between': 'when was X seen: the exact stamp, neither the first nor the newest', 'order': 'which came first',
+    'passed': 'did an X pass'}
 KIND_LABELS = {'phrase': 'phrases of captions', 'choice': 'choices', 'answer': 'free answers', 'caption': 'whole captions'}
 _RIGHT_WHEN = {'phrase': 'kind, colour and a stated digit right, box IoU at least 0.5',
                'choice': 'the likeliest choice is the right one', 'answer': 'the answer is right, as scored above',

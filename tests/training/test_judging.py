@@ -20,14 +20,17 @@ TIMES_S = (0.0, 2.0, 4.0, 6.0)
     ('sign', texts.NO_SIGN, texts.NO_SIGN, {'sign_absent': 1.0}),
     ('sign', '7', texts.NO_SIGN, {'digit': 0.0}),
     ('where', 'not in view.', f'a red crate{BOX}.', {'where_absent': 0.0}),
-    ('change', f'a red crate{BOX}; a blue ball{BOX}.', 'a blue ball; a red crate.', {'change': 1.0, 'time': 1.0}),
+    ('change', f'a red crate{BOX}; a blue ball{BOX}.', 'a blue ball; a red crate.',
+     {'change': 1.0, 'change_some': 1.0, 'time': 1.0}),
     ('change', 'nothing.', 'a blue ball.', {'change': 0.0, 'time': 0.0}),
     ('order', 'red crate', 'red crate', {'order': 1.0, 'time': 1.0}),
     ('passed', 'yes', 'no', {'passed': 0.0, 'time': 0.0}),
-    ('when', '4.0s', '4.0s', {'when': 1.0, 'time': 1.0, 'when_near': 1.0}),
-    ('when', '4.0s', '2.0s', {'when': 0.0, 'time': 0.0, 'when_near': 1.0}),
-    ('when', '4.0s', '0.0s', {'when': 0.0, 'time': 0.0, 'when_near': 0.0}),
-    ('when', '4.0s', 'a red crate.', {'when': 0.0, 'time': 0.0, 'when_near': 0.0})])
+    ('when', '4.0s', '4.0s', {'when': 1.0, 'time': 1.0, 'when_near': 1.0, 'when_between': 1.0}),
+    ('when', '4.0s', '2.0s', {'when': 0.0, 'time': 0.0, 'when_near': 1.0, 'when_between': 0.0}),
+    ('when', '4.0s', '0.0s', {'when': 0.0, 'time': 0.0, 'when_near': 0.0, 'when_between': 0.0}),
+    ('when', '0.0s', '0.0s', {'when': 1.0, 'time': 1.0, 'when_near': 1.0}),
+    ('when', '6.0s', '6.0s', {'when': 1.0, 'time': 1.0, 'when_near': 1.0}),
+    ('when', '4.0s', 'a red crate.', {'when': 0.0, 'time': 0.0, 'when_near': 0.0, 'when_between': 0.0})])
 def test_an_answer_adds_to_the_figures_of_its_skill(skill: str, truth: str, answer: str, figures: dict[str, float]) -> None:
     verdict = judge(Turn(skill, '?', truth), answer, TIMES_S)
     assert verdict.figures == figures
