@@ -41,7 +41,7 @@ def judge(turn: Turn, answer: str, times_s: Sequence[float] = ()) -> Verdict:
     if name == 'when':
         figures['when_near'] = float(is_near(turn.answer, answer, times_s))
         # What was there at the start, or still is, can be told without finding the frame in which something happened.
-        if turn.answer not in [texts.time_text(times_s[end]) for end in (0, -1) if len(times_s)]:
+        if turn.answer not in [texts.time_text(end_s) for end_s in (*times_s[:1], *times_s[-1:])]:
             figures['when_between'] = float(right)
     if name == 'change' and _names(turn.answer):
         figures['change_some'] = float(right)
