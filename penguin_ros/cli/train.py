@@ -6,20 +6,20 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
   penguin train nano                          render the scenes if they are missing, then train for three hours
   penguin train nano --resume                 go on where an interrupted run stopped
-  penguin train nano --from engines/nano --out out/more    begin with trained weights
+  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of three runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_HOURS, _FAST_HOURS = 2.5, 0.05
-_DECODER_LAYERS = 6     # the encoder has 4: seeing is done in the frame, remembering takes more steps
-_MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS = 1.25, 0.41, 1.33
+_GROWN_LAYERS = 6       # of the decoder in the third run; 4 before
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -37,20 +37,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
-                        help=f'training time (default: {_HOURS}, with --fast {_FAST_HOURS})')
+                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast 0.05)')
+    parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
+                        help='of the second run, which goes on from the first with more videos and questions; 0: none '
+                             '(default: %(default)s; none with --fast)')
+    parser.add_argument('--third-hours', type=float, default=_THIRD_HOURS, metavar='HOURS',
+                        help=f'of the third run, in which the decoder grows to {_GROWN_LAYERS} layers and learns to remember; '
+                             '0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
-                        help='begin with the weights of this trained nano model instead of random ones')
+                        help='leave the first run out: go on from the weights of this trained nano model')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=Path('out/nano-data'), metavar='DIR',
                         help='folder with train/ and valid/; rendered there when missing (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('out/nano'), metavar='DIR',
                         help='folder for what comes out (default: %(default)s)')
-    parser.add_argument('--processes', type=int, default=None, metavar='N',
-                        help='processes of one thread each that share every batch: faster than one of many threads; 1 with '
-                             f'--fast, --threads or a GPU (default: one for each core, at most {_MOST_PROCESSES})')
-    parser.add_argument('--threads', type=int, default=None, help='CPU threads of a single process (default: all)')
+    parser.add_argument('--threads', type=int, default=None, help='CPU threads (default: all)')
     parser.add_argument('--llm-start', type=int, default=0, metavar='STEPS',
                         help='start the encoder from a text model trained for so many steps (default: random weights)')
     parser.add_argument('--teacher', type=Path, metavar='DIR',
@@ -72,39 +75,45 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.core.errors import ConfigError
-    from penguin_ros.training.curriculum import all_at_once, small_curriculum
+    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, small_curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, decoder_layers_of, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    if args.start_from and args.fast:
-        raise ConfigError('--fast trains a small model from nothing, --from begins with a trained one. Give one or the other.')
+    if args.start_from and (args.fast or not (args.second_hours or args.third_hours)):
+        raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 --third-hours 0 the others. '
+                          'Give one or the other.')
     tower = SMALL_TOWER if args.fast else TowerShape()
-    layers = tower.layers if args.fast else _DECODER_LAYERS
-    if args.start_from:
-        layers = decoder_layers_of(args.start_from)     # refused before anything is rendered
+    layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
     if args.threads:
         torch.set_num_threads(args.threads)
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
-    hours = args.hours or (_FAST_HOURS if args.fast else _HOURS)
-    one = NanoRun(
-        data=args.data, out=args.out, seed=args.seed, minutes=60 * hours, tower=tower, decoder_layers=layers,
-        curriculum=small_curriculum() if args.fast else all_at_once(), start_from=args.start_from,
-        processes=args.processes or (1 if args.fast or args.threads or torch.cuda.is_available() else _processes()),
+    first = NanoRun(
+        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (0.05 if args.fast else _FIRST_HOURS)),
+        curriculum=small_curriculum() if args.fast else Curriculum(), tower=tower,
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
-    print(f'training for {one.minutes:.0f} minutes, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
-    train_nano(one, resume=args.resume, report=_show)
-    draw_curves([args.out / 'log.jsonl'], args.out / 'curves.png')
+    later = replace(first, llm_start_steps=0, warm_up=None, decoder_layers=layers)
+    runs = {} if args.start_from else {'first': first}
+    if args.second_hours and not args.fast:
+        runs['second'] = replace(later, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on())
+    if args.third_hours and not args.fast:
+        runs['third'] = replace(later, minutes=60 * args.third_hours, seed=args.seed + 2, curriculum=going_deeper(),
+                                decoder_layers=max(layers, _GROWN_LAYERS))
+    logs: list[Path] = []
+    start_from = args.start_from
+    for name, one in runs.items():
+        one = replace(one, start_from=start_from, out=one.out if name == list(runs)[-1] else one.out / name)
+        start_from = one.out
+        print(f'training for {one.minutes:.0f} minutes, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
+        train_nano(one, resume=args.resume, report=_show)
+        logs.append(one.out / 'log.jsonl')
+        draw_curves(logs, one.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
     return 0
-
-
-def _processes() -> int:
-    return min(os.cpu_count() or 1, _MOST_PROCESSES)
 
 
 def settle_environment() -> None:
@@ -140,8 +149,6 @@ def _show(line: dict[str, Any]) -> None:
             f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
     if line['memory_loss']:
         text += f'  memory {line["memory_loss"]:.3f}'
-    if line['pointer_loss']:
-        text += f'  pointer {line["pointer_loss"]:.3f}'
     valid = line.get('valid')
     if valid:
         text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'

@@ -100,15 +100,6 @@ class Block(nn.Module):
             k, v = torch.cat([past[0], k], dim=1), torch.cat([past[1], v], dim=1)
         return self._rest(x, *self._attend(q, k, v, mask)), (k, v)
 
-    def look(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """How much the first head would look from each row at each, float [B, S, S] before mask and softmax."""
-        size = self.shape.head_dim
-        first_key = self.shape.heads * size
-        weight = torch.cat([self.qkv.weight[:size], self.qkv.weight[first_key:first_key + size]])
-        q, k = functional.linear(self.input_norm(x), weight)[:, :, None].chunk(2, dim=-1)
-        q, k = _rotate(self.q_norm(q), cos, sin)[:, :, 0], _rotate(self.k_norm(k), cos, sin)[:, :, 0]
-        return (q @ k.transpose(1, 2)) * size ** -0.5
-
     def _project(self, x: torch.Tensor, cos: torch.Tensor,
                  sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shape = self.shape
@@ -223,9 +214,6 @@ class Network(nn.Module):
             states.append(block(states[-1], cos, sin, mask))
         return states[1:]
 
-    def decoder_block(self, layer: int) -> Block:
-        return _blocks(self.decoder)[layer]
-
     def append_rows(self, embeddings: torch.Tensor, positions: np.ndarray, mask: torch.Tensor | None,
                     past: list[CacheRows] | None) -> tuple[torch.Tensor, list[CacheRows]]:
         """As decode_rows, behind the rows of ``past``; for greedy decoding during validation."""
@@ -264,7 +252,10 @@ class Network(nn.Module):
 
 
     def load_checkpoint(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights of a checkpoint that `checkpoint` gave; raises KeyError or RuntimeError where they do not fit."""
+        """Take the weights of a checkpoint that `checkpoint` gave; raises KeyError or RuntimeError where they do not fit.
+
+        A decoder of more layers than the checkpoint's computes the same at first: see grown_layers.
+        """
         vision = 'model.vision_encoder.vision_encoder.'
         patch = tensors[vision + 'embeddings.patch_embedding.weight']
         own = {'patch.weight': patch.reshape(len(patch), -1),
@@ -274,8 +265,29 @@ class Network(nn.Module):
         own |= {f'projector.{name}': tensors[f'model.vision_projector.readout.{name}']
                 for name, _ in self.projector.named_parameters()}
         own |= _fused('encoder.', len(self.encoder), tensors, vision + 'encoder.layers.')
-        own |= _fused('decoder.', len(self.decoder), tensors, 'model.layers.')
-        self.load_state_dict(own)
+        kept = sum(name.startswith('model.layers.') and name.endswith('input_layernorm.weight') for name in tensors)
+        own |= _fused('decoder.', kept, tensors, 'model.layers.')
+        self.load_state_dict(self._grown(own, kept))
+
+    def _grown(self, own: dict[str, torch.Tensor], kept: int) -> dict[str, torch.Tensor]:
+        """The tensors of a decoder of ``kept`` layers as one of ours, new layers adding nothing until they are trained."""
+        places = grown_layers(kept, len(self.decoder))
+        grown = {name: tensor for name, tensor in own.items() if not name.startswith('decoder.')}
+        for place, block in enumerate(_blocks(self.decoder)):
+            for name, tensor in block.state_dict().items():
+                if place in places:
+                    grown[f'decoder.{place}.{name}'] = own[f'decoder.{places.index(place)}.{name}']
+                else:
+                    is_last = name in ('out.weight', 'down.weight')
+                    grown[f'decoder.{place}.{name}'] = torch.zeros_like(tensor) if is_last else tensor
+        return grown
+
+
+def grown_layers(kept: int, layers: int) -> list[int]:
+    """Where the ``kept`` layers of a decoder stand after it has grown: one new layer in front of each of the last old ones."""
+    if not kept <= layers < 2 * kept:
+        raise RuntimeError(f'a decoder of {kept} layers cannot grow to {layers}')
+    return [place + max(place - (2 * kept - 1 - layers), 0) for place in range(kept)]
 
 
 def _blocks(tower: nn.ModuleList) -> list[Block]:
