@@ -163,6 +163,10 @@ class Trainer:
         self.drawn = self.step
         return True
 
+    def deck(self) -> ClipDeck:
+        """Clips in an order of this process's own."""
+        return ClipDeck(random.Random(f'{self.run.seed} clips from step {self.step} share {self.team.rank}'))
+
     def draw(self, split: Split, deck: ClipDeck) -> Drawn:
         """The next batch, in a form that another thread can make while a step runs."""
         # Every process draws the same layout, and other clips for it: shares of one batch cost the same.
@@ -250,7 +254,7 @@ def _begin(team: Team, run: NanoRun, resume: bool) -> tuple[Trainer, Split, Clip
         torch._dynamo.config.recompile_limit = 64  # a few variants per range of sizes, and the curriculum has many sizes
         for block in (*trainer.network.encoder, *trainer.network.decoder):
             block.compile(dynamic=True)
-    return trainer, train, ClipDeck(random.Random(f'{run.seed} clips from step {trainer.step} share {team.rank}')), resumed
+    return trainer, train, trainer.deck(), resumed
 
 
 def _follow(team: Team, run: NanoRun, resume: bool) -> None:
