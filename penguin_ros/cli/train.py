@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train for three hours
+  penguin train nano                          render the scenes if they are missing, then train: four runs, three hours
   penguin train nano --resume                 go on where an interrupted run stopped
-  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of three runs
+  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of the runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS = 1.25, 0.41, 1.33
-_GROWN_LAYERS = 6       # of the decoder in the third run; 4 before
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS = 0.65, 0.2, 0.6, 1.5
+_FAST_HOURS = 0.05
+_GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
+_MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
@@ -37,13 +39,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
-                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast 0.05)')
+                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast {_FAST_HOURS})')
     parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
                         help='of the second run, which goes on from the first with more videos and questions; 0: none '
                              '(default: %(default)s; none with --fast)')
     parser.add_argument('--third-hours', type=float, default=_THIRD_HOURS, metavar='HOURS',
                         help=f'of the third run, in which the decoder grows to {_GROWN_LAYERS} layers and learns to remember; '
                              '0: none (default: %(default)s; none with --fast)')
+    parser.add_argument('--fourth-hours', type=float, default=_FOURTH_HOURS, metavar='HOURS',
+                        help='of the fourth run, in which the decoder is shown where answers can be read off; 0: none '
+                             '(default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
@@ -53,7 +58,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help='folder with train/ and valid/; rendered there when missing (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('out/nano'), metavar='DIR',
                         help='folder for what comes out (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=None, help='CPU threads (default: all)')
+    parser.add_argument('--processes', type=int, default=None, metavar='N',
+                        help='processes of one thread each that share every batch: faster than one of many threads; 1 with '
+                             f'--fast, --threads or a GPU (default: one for each core, at most {_MOST_PROCESSES})')
+    parser.add_argument('--threads', type=int, default=None, help='CPU threads of a single process (default: all)')
     parser.add_argument('--llm-start', type=int, default=0, metavar='STEPS',
                         help='start the encoder from a text model trained for so many steps (default: random weights)')
     parser.add_argument('--teacher', type=Path, metavar='DIR',
@@ -75,14 +83,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.core.errors import ConfigError
-    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, small_curriculum
+    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, small_curriculum
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, decoder_layers_of, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    if args.start_from and (args.fast or not (args.second_hours or args.third_hours)):
-        raise ConfigError('--from leaves the first run out, and --fast or --second-hours 0 --third-hours 0 the others. '
+    later_hours = (args.second_hours, args.third_hours, args.fourth_hours)
+    if args.start_from and (args.fast or not any(later_hours)):
+        raise ConfigError('--from leaves the first run out, and --fast or 0 hours for each of the others those. '
                           'Give one or the other.')
     tower = SMALL_TOWER if args.fast else TowerShape()
     layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
@@ -92,17 +101,18 @@ def run(args: argparse.Namespace) -> int:
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
     first = NanoRun(
-        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (0.05 if args.fast else _FIRST_HOURS)),
+        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (_FAST_HOURS if args.fast else _FIRST_HOURS)),
         curriculum=small_curriculum() if args.fast else Curriculum(), tower=tower,
+        processes=args.processes or (1 if args.fast or args.threads or torch.cuda.is_available() else _processes()),
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
-    later = replace(first, llm_start_steps=0, warm_up=None, decoder_layers=layers)
     runs = {} if args.start_from else {'first': first}
-    if args.second_hours and not args.fast:
-        runs['second'] = replace(later, minutes=60 * args.second_hours, seed=args.seed + 1, curriculum=going_on())
-    if args.third_hours and not args.fast:
-        runs['third'] = replace(later, minutes=60 * args.third_hours, seed=args.seed + 2, curriculum=going_deeper(),
-                                decoder_layers=max(layers, _GROWN_LAYERS))
+    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back()}
+    for number, ((name, course), hours) in enumerate(zip(courses.items(), later_hours), start=1):
+        layers = layers if name == 'second' else max(layers, _GROWN_LAYERS)
+        if hours and not args.fast:
+            runs[name] = replace(first, llm_start_steps=0, warm_up=None, minutes=60 * hours, seed=args.seed + number,
+                                 curriculum=course, decoder_layers=layers)
     logs: list[Path] = []
     start_from = args.start_from
     for name, one in runs.items():
@@ -114,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
         draw_curves(logs, one.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
     return 0
+
+
+def _processes() -> int:
+    return min(os.cpu_count() or 1, _MOST_PROCESSES)
 
 
 def settle_environment() -> None:
@@ -149,6 +163,8 @@ def _show(line: dict[str, Any]) -> None:
             f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
     if line['memory_loss']:
         text += f'  memory {line["memory_loss"]:.3f}'
+    if line['pointer_loss']:
+        text += f'  pointer {line["pointer_loss"]:.3f}'
     valid = line.get('valid')
     if valid:
         text += f'  F1 {valid["f1"]:.3f}  IoU {valid["iou"]:.3f}  colour {valid["colour"]:.2f}'

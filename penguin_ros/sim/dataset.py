@@ -131,9 +131,10 @@ def _write_shard(folder: Path, shard: int, split: str, seeds: list[int], rendere
 
 
 def render_clip(renderer: Renderer, split: str, seed: int) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The clip of a seed: {'seed', 'frames', 'events'} and its pictures."""
+    """The clip of a seed: {'seed', 'camera', 'frames', 'events'} and its pictures."""
     world, times_s = sample_clip(split, seed)
     rendered = [renderer.frame(world, time_s) for time_s in times_s]
     truths = [truth for _, truth in rendered]
-    clip = {'seed': seed, 'frames': [truth.as_dict() for truth in truths], 'events': events_of(world, truths)}
+    camera = {name: round(getattr(world.camera, name), 4) for name in ('height_m', 'pitch_rad', 'fovy_rad')}
+    clip = {'seed': seed, 'camera': camera, 'frames': [truth.as_dict() for truth in truths], 'events': events_of(world, truths)}
     return clip, [picture for picture, _ in rendered]

@@ -23,7 +23,7 @@ import torch
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import resize
 from penguin_ros.training import texts
-from penguin_ros.training.curriculum import ClipDeck, Curriculum, small_curriculum
+from penguin_ros.training.curriculum import Curriculum, small_curriculum
 from penguin_ros.training.dataset import Clip, SceneFrame, Split, open_split
 from penguin_ros.training.judging import judge
 from penguin_ros.training.nano import NanoRun, Trainer
@@ -160,7 +160,7 @@ def _run(study: Study, variant: str, seed: int, train: Split, valid: Split, test
     if run.llm_start_steps:
         trainer.start_from_text(train.clips)
     start_s = time.process_time() - begun_s
-    deck = ClipDeck(trainer.rng)
+    deck = trainer.deck()
     look_clips = valid.clips[:study.look_scenes]
     look_steps = {round(study.steps * (look + 1) / study.looks) for look in range(study.looks)}
     curve: list[dict[str, float]] = []

@@ -3,7 +3,8 @@
 As in Penguin-VL's stages (reference/penguin_vl.md 7.2): low resolution first, then higher, single pictures; then every size,
 pictures and short videos mixed. All by time spent, so that the same recipe fits any number of minutes. A second run goes on
 from the first one's weights (`going_on`): more videos, and many questions about each. In a third the decoder has grown
-(`going_deeper`), and what it should remember is asked for at every frame.
+(`going_deeper`), and what it should remember is asked for at every frame. A fourth (`looking_back`) shows it where answers
+can be read off, in clips in which every frame is as likely to be the one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from penguin_ros.core.errors import RecordingError
 from penguin_ros.training.dataset import Clip
+from penguin_ros.training.montage import MOST_SCENES, montage
 from penguin_ros.training.rows import Layout, TokenGrid
 
 LOW_GRID: TokenGrid = (4, 6)
@@ -48,6 +51,8 @@ class Curriculum:
     long_share: float = 0.5         # of videos: many small old frames; the others have a few of any size
     small_grids: tuple[TokenGrid, ...] = SMALL_GRIDS
     sizes_a_video: int = 0          # most different sizes of old frames in one video; 0: any
+    montage_share: float = 0.0      # of videos: cut together from several scenes (montage.py) ...
+    last_montage_share: float = 0.0     # ... and how many at the end
     video_size: float = 1.5         # visual tokens of a batch of videos, in batches of the main size
     questions: int = 3              # about a single picture
     video_questions: int = 2        # about the newest frame of a video ...
@@ -59,8 +64,9 @@ class Curriculum:
     dense_weight: float = 1.0
     dense_falls_from: float = 0.6   # the auxiliary loss loses weight from here to the end
     last_dense_weight: float = 0.2
-    dense_distance: bool = False    # whether it asks how far away things are
+    dense_distance: bool = False    # whether it asks how far away things and the floor are
     memory_weight: float = 0.0      # of what the decoder should know at each frame (memory.py); a quarter at the end
+    pointer_weight: float = 0.0     # of where answers should look (objective.py); a quarter at the end
     heads_alone_steps: int = 0      # for so many steps the auxiliary losses teach their heads only
 
     def lr_share(self, step: int, progress: float) -> float:
@@ -74,6 +80,9 @@ class Curriculum:
 
     def memory_weight_at(self, progress: float) -> float:
         return self.memory_weight * (1.0 - 0.75 * self._fallen(progress))
+
+    def pointer_weight_at(self, progress: float) -> float:
+        return self.pointer_weight * (1.0 - 0.75 * self._fallen(progress))
 
     def _fallen(self, progress: float) -> float:
         return min(max((progress - self.dense_falls_from) / (1 - self.dense_falls_from), 0.0), 1.0)
@@ -91,12 +100,12 @@ class Curriculum:
         if progress < self.single_until or choice < self.main_share:
             return Layout(grids=(self.main_grid,), questions=self.questions), self.rows
         if choice < self.main_share + self.video_share:
-            return self._video(rng)
+            return self._video(rng, self.montage_share + progress * (self.last_montage_share - self.montage_share))
         grid = rng.choice(OTHER_GRIDS)
         fitting = self.rows * self.main_grid[0] * self.main_grid[1] // (grid[0] * grid[1])
         return Layout(grids=(grid,), questions=self.questions), max(self.rows // 2, min(self.rows, fitting))
 
-    def _video(self, rng: random.Random) -> tuple[Layout, int]:
+    def _video(self, rng: random.Random, montage_share: float) -> tuple[Layout, int]:
         sizes, counts = (self.small_grids, _MANY_FRAMES) if rng.random() < self.long_share else (OLD_GRIDS, _FEW_FRAMES)
         if self.sizes_a_video:
             sizes = tuple(rng.sample(sizes, self.sizes_a_video))
@@ -105,7 +114,7 @@ class Curriculum:
         tokens = sum(rows * columns for rows, columns in (*old, newest))
         rows = round(self.video_size * self.rows * self.main_grid[0] * self.main_grid[1] / tokens)
         layout = Layout(grids=(*old, newest), captions=2 if len(old) < 3 else 1, questions=self.video_questions,
-                        time_questions=self.time_questions)
+                        time_questions=self.time_questions, is_montage=rng.random() < montage_share)
         return layout, max(4, min(self.rows // 2, rows))
 
 
@@ -125,8 +134,18 @@ def going_deeper() -> Curriculum:
 
     The heads of the auxiliary losses are new, so they learn alone for a while.
     """
-    return replace(going_on(), warmup_steps=150, heads_alone_steps=150, memory_weight=0.2, dense_weight=0.2,
+    return replace(going_on(), warmup_steps=150, heads_alone_steps=150, memory_weight=0.1, dense_weight=0.2,
                    last_dense_weight=0.1, dense_distance=True, dense_falls_from=0.5)
+
+
+def looking_back() -> Curriculum:
+    """As going_deeper, and the decoder is shown where each answer can be read off (objective.py); many videos are montages.
+
+    Higher rates: a way of looking that three runs did not find is no small change to the weights.
+    """
+    return replace(going_deeper(), rows=24, main_share=0.38, old_frames_learn=0.35, montage_share=0.6, last_montage_share=0.2,
+                   short_answer_weight=2.0, peak_lr=6e-4, peak_matrix_lr=1.2e-3, dense_weight=0.3, last_dense_weight=0.15,
+                   pointer_weight=0.3)
 
 
 def pictures_only(**changes: Any) -> Curriculum:
@@ -151,12 +170,20 @@ class ClipDeck:
         self._decks: dict[int, list[int]] = {}
 
     def deal(self, clips: Sequence[Clip], count: int, *, least_frames: int) -> list[Clip]:
-        """``count`` clips of at least that many frames."""
+        """``count`` clips of at least that many frames; raises RecordingError where there are none."""
         dealt: list[Clip] = []
         deck = self._decks.setdefault(least_frames, [])
         while len(dealt) < count:
             if not deck:
                 deck.extend(index for index, clip in enumerate(clips) for _ in range(len(clip.frames) // least_frames))
                 self._rng.shuffle(deck)
+            if not deck:
+                raise RecordingError(f'none of {len(clips)} clips holds {least_frames} frames. Render some: '
+                                     'penguin sim dataset --split train-video, or let penguin train do it.')
             dealt.append(clips[deck.pop()])
         return dealt
+
+    def montages(self, clips: Sequence[Clip], count: int, *, frames: int) -> list[Clip]:
+        """``count`` clips of that many frames (two or more), each cut together from as many scenes as it happens."""
+        return [montage(self.deal(clips, self._rng.randint(2, min(frames, MOST_SCENES)), least_frames=1), frames, self._rng)
+                for _ in range(count)]

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LOSSES = {'answer_loss': 'answers', 'dense_loss': 'dense (auxiliary)', 'memory_loss': 'memory (auxiliary)'}
-_WEIGHTS = {'dense_loss': ('dense_weight', 1.0), 'memory_loss': ('memory_weight', 0.0)}     # by name, and before it had one
+LOSSES = {'answer_loss': 'answers', 'dense_loss': 'dense (auxiliary)', 'memory_loss': 'memory (auxiliary)',
+          'pointer_loss': 'pointers (auxiliary)'}
+# Curriculum field by loss, and what it was before it had one.
+_WEIGHTS = {'dense_loss': ('dense_weight', 1.0), 'memory_loss': ('memory_weight', 0.0), 'pointer_loss': ('pointer_weight', 0.0)}
 FIGURES = {'f1': 'caption F1', 'iou': 'caption IoU', 'colour': 'colour', 'region': 'region', 'count': 'count',
            'path': 'path clear', 'video_when': 'when (videos)', 'video_change': 'what changed (videos)'}
 

@@ -31,6 +31,15 @@ class SeenObject:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """How the camera sits above the floor; pitch is down."""
+
+    height_m: float
+    pitch_rad: float
+    fovy_rad: float
+
+
+@dataclass(frozen=True)
 class SceneFrame:
     """One image's place in its shard and what it shows, objects left to right."""
 
@@ -40,6 +49,7 @@ class SceneFrame:
     path_clear: bool
     objects: tuple[SeenObject, ...]
     faint: tuple[SeenObject, ...]   # seen, but too small or hidden too much to be named
+    mount: Mount | None = None      # None where clips were rendered before it was noted
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Clip:
     seed: int
     frames: tuple[SceneFrame, ...]
     events: tuple[Event, ...] = ()
+    events_tell: bool = True    # whether one who sees the frames can tell what changed from the events alone
 
 
 @dataclass
@@ -104,9 +115,11 @@ def open_split(*folders: Path) -> Split:
 
 def clip_from_record(record: dict[str, Any], width_px: int, height_px: int, *, shard: int = 0) -> Clip:
     """A clip as sim/dataset.py describes it, each frame with its `index` in a shard."""
+    mount = Mount(**record['camera']) if 'camera' in record else None
     frames = tuple(
         SceneFrame(shard, frame['index'], frame['time_s'], frame['path_clear'],
-                   _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px))
+                   _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px),
+                   mount)
         for frame in record['frames'])
     return Clip(record['seed'], frames, tuple(Event(**event) for event in record['events']))
 

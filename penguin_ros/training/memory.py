@@ -2,21 +2,22 @@
 
 The auxiliary loss of objective.py gives the encoder a reason to see before anybody asks. Questions about number and time give
 the decoder as thin a signal: a few tokens for a dozen frames. Here every visual token must tell, halfway up the decoder, since
-when the thing under it has been in view and what became of it; and the last token of every frame must tell how many
-things it shows, whether the path is clear, and which looks are here or gone. Heads are dropped after training.
+when the thing under it has been in view, by frames and by the stamp, and what became of it; and the last token of every frame
+must tell how many things it shows, whether the path is clear, which looks are here or gone, and which came or went just now, by
+its own stamp and the one before. A question about a moment then finds its answer in one look. Heads are dropped after training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from penguin_ros.training.dataset import Clip
+from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject
 from penguin_ros.training.questions import changes_of
 from penguin_ros.training.texts import COLOURS, KINDS
 
@@ -26,7 +27,7 @@ MOST_COUNTED = 8
 CHANGES = ('came', 'moved', 'painted')      # what a thing in view can have gone through since the first frame shown
 LOOKS = len(KINDS) * len(COLOURS)
 COUNTED = 1 + len(KINDS) + len(COLOURS)
-RARE = 4.0                      # weight of a yes among many noes
+STAMP_DIGITS = 4                # hundreds, tens, ones and tenths of seconds
 
 
 @dataclass
@@ -39,37 +40,73 @@ class FrameMemory:
     path: np.ndarray        # int [..]: 1 where the path is clear
     here: np.ndarray        # float [.., LOOKS]: -1 where half seen
     gone: np.ndarray        # float [.., LOOKS]: seen in an earlier frame and not now, -1 where untold
+    first: np.ndarray       # int [.., tokens, STAMP_DIGITS]: of the frame in which the thing under a token was first in view
+    stamp: np.ndarray       # int [.., STAMP_DIGITS]: of this frame
+    before: np.ndarray      # int [.., STAMP_DIGITS]: of the frame shown before
+    came: np.ndarray        # float [.., LOOKS]: here and not in the frame shown before, -1 where untold
+    went: np.ndarray        # float [.., LOOKS]: in the frame shown before and not here, -1 where untold
 
 
-def frame_memory(clip: Clip, chosen: Sequence[int], covering: np.ndarray, *, whole: bool) -> FrameMemory:
-    """What there is to know at the last of the ``chosen`` frames; ``covering`` int [tokens] is a place in its objects, or -1.
+def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], covering: np.ndarray, *,
+                 whole: bool) -> FrameMemory:
+    """What there is to know at the last of the ``chosen`` frames, stamped ``times_s``.
 
-    Without ``whole`` older frames have lost tokens, so nothing is told that needs them.
+    ``covering`` int [tokens] is a place in its objects, or -1. Since when a thing is there is not told where another one that
+    looks alike was there before. Without ``whole`` older frames have lost tokens, so nothing is told that needs them.
     """
     frame, older = clip.frames[chosen[-1]], [clip.frames[index] for index in chosen[:-1]]
     told = whole and bool(older)
     count = len(frame.objects)
     ago, changed = np.full(count + 1, UNTOLD), np.full((count + 1, len(CHANGES)), -1.0, np.float32)
-    here, gone = _labels({(one.kind, one.colour) for one in frame.objects}), np.full(LOOKS, -1.0, np.float32)
-    here[_places({(one.kind, one.colour) for one in frame.faint} - {(one.kind, one.colour) for one in frame.objects})] = -1.0
+    first_stamp = np.full((count + 1, STAMP_DIGITS), UNTOLD)
+    here, gone = _labels(_looks(frame.objects)), np.full(LOOKS, -1.0, np.float32)
+    here[_places(_looks(frame.faint) - _looks(frame.objects))] = -1.0
     if told:
         faint_ids = {one.id for shown in (*older, frame) for one in shown.faint}
         changes = changes_of(clip, chosen, list(range(len(chosen))))
         for place, one in enumerate(frame.objects):
             first = next((slot for slot, shown in enumerate(older) if any(one.id == other.id for other in shown.objects)),
                          len(older))
-            if one.id not in faint_ids:
+            alike = any(_look(one) == _look(other) and one.id != other.id for shown in older for other in shown.objects)
+            if one.id not in faint_ids and not alike:
                 ago[place] = min(len(older) - first, LONGEST_AGO - 1)
+                first_stamp[place] = _digits(times_s[first])
             if changes is not None:
                 changed[place] = [any((what, one.id) == change[:2] for change in changes) for what in CHANGES]
-        earlier = {(one.kind, one.colour) for shown in older for one in shown.objects}
-        now = {(one.kind, one.colour) for one in (*frame.objects, *frame.faint)}
-        gone = _labels(earlier - now)
-        gone[_places({(one.kind, one.colour) for shown in (*older, frame) for one in shown.faint} - earlier)] = -1.0
+        earlier = set().union(*(_looks(shown.objects) for shown in older))
+        gone = _labels(earlier - _looks((*frame.objects, *frame.faint)))
+        gone[_places(set().union(*(_looks(shown.faint) for shown in (*older, frame))) - earlier)] = -1.0
     kinds, colours = [one.kind for one in frame.objects], [one.colour for one in frame.objects]
     counts = [count, *(kinds.count(kind) for kind in KINDS), *(colours.count(colour) for colour in COLOURS)]
     return FrameMemory(ago[covering], changed[covering], np.minimum(counts, MOST_COUNTED - 1), np.array(int(frame.path_clear)),
-                       here, gone)
+                       here, gone, first_stamp[covering], _digits(times_s[-1]),
+                       _digits(times_s[-2]) if older else np.full(STAMP_DIGITS, UNTOLD), *_came_and_went(older, frame, told))
+
+
+def _came_and_went(older: Sequence[SceneFrame], frame: SceneFrame, told: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Looks that came or went with this frame; all that the first frame shows came with it."""
+    now, now_faint = _looks(frame.objects), _looks(frame.faint)
+    last, last_faint = (_looks(older[-1].objects), _looks(older[-1].faint)) if older else (set(), set())
+    came, went = _labels(now - last), _labels(last - now)
+    came[_places(last_faint - last | now_faint - now)] = went[_places(now_faint - now | last_faint - last)] = -1.0
+    if not older:
+        went[:] = -1.0
+    elif not told:
+        came[:] = went[:] = -1.0
+    return came, went
+
+
+def _look(thing: SeenObject) -> tuple[str, str]:
+    return thing.kind, thing.colour
+
+
+def _looks(things: Sequence[SeenObject]) -> set[tuple[str, str]]:
+    return {_look(one) for one in things}
+
+
+def _digits(time_s: float) -> np.ndarray:
+    """Int [STAMP_DIGITS] of a stamp, leading zeros too."""
+    return np.array([int(digit) for digit in f'{round(10 * time_s) % 10 ** STAMP_DIGITS:0{STAMP_DIGITS}d}'])
 
 
 def _places(looks: set[tuple[str, str]]) -> list[int]:
@@ -84,48 +121,72 @@ def _labels(looks: set[tuple[str, str]]) -> np.ndarray:
 
 def stacked(memories: Sequence[FrameMemory]) -> FrameMemory:
     """One slot of all rows of a batch."""
-    return FrameMemory(*(np.stack([getattr(one, name) for one in memories])
-                         for name in ('ago', 'changed', 'counts', 'path', 'here', 'gone')))
+    return FrameMemory(*(np.stack([getattr(one, part.name) for one in memories]) for part in fields(FrameMemory)))
 
 
 class MemoryHead(nn.Module):
-    """Reads a frame's memory off the decoder's states between two blocks."""
+    """Reads a frame's memory off the decoder's states between its blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.token_norm, self.frame_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
-        self.token = nn.Linear(width, LONGEST_AGO + len(CHANGES))
-        self.frame_sizes = [COUNTED * MOST_COUNTED, 2, LOOKS, LOOKS]
-        self.frame = nn.Linear(width, sum(self.frame_sizes))
+        digits = 10 * STAMP_DIGITS
+        self.stamp = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits))
+        self.token = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, LONGEST_AGO + len(CHANGES)))
+        self.first = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits))
+        self.frame_sizes = [COUNTED * MOST_COUNTED, 2, LOOKS, LOOKS, LOOKS, LOOKS, digits, digits]
+        self.frame = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(self.frame_sizes)))
 
-    def forward(self, token_states: torch.Tensor, frame_states: torch.Tensor, starts: torch.Tensor,
-                memories: Sequence[FrameMemory]) -> torch.Tensor:
-        """States [B, S, width] that tokens and frames are read from, int ``starts`` [B, slots] -> the scalar loss."""
-        device = token_states.device
+    def forward(self, states: Sequence[torch.Tensor], starts: torch.Tensor, memories: Sequence[FrameMemory]) -> torch.Tensor:
+        """Three ``states`` [B, S, width], lower ones first, int ``starts`` [B, slots] -> the scalar loss.
+
+        A token's own stamp is read off the first, since when its thing is here off the second, and off the third the stamp of
+        that moment and what the frame's last token knows.
+        """
+        device = states[0].device
         rows = torch.arange(len(starts), device=device)[:, None]
-        tokens, ago, changed, ends = [], [], [], []
-        for slot, memory in enumerate(memories):
-            start, count = starts[:, slot, None].to(device), memory.ago.shape[1]
-            tokens.append(token_states[rows, start + torch.arange(count, device=device)].flatten(0, 1))
-            ends.append(frame_states[rows[:, 0], start[:, 0] + count - 1])
-            ago.append(torch.from_numpy(memory.ago).flatten())
-            changed.append(torch.from_numpy(memory.changed).flatten(0, 1))
-        of_frames = [torch.from_numpy(np.concatenate([getattr(memory, name) for memory in memories])).to(device)
-                     for name in ('counts', 'path', 'here', 'gone')]
-        told_ago, told_changed = torch.cat(ago).to(device), torch.cat(changed).to(device)
-        said_ago, said_changed = self.token(self.token_norm(torch.cat(tokens).float())).split(
-            [LONGEST_AGO, len(CHANGES)], dim=-1)
-        counts, path, here, gone = self.frame(self.frame_norm(torch.cat(ends).float())).split(self.frame_sizes, dim=-1)
-        loss = functional.cross_entropy(counts.reshape(-1, MOST_COUNTED), of_frames[0].flatten())
-        loss = loss + functional.cross_entropy(path, of_frames[1])
-        loss = loss + _told_loss(here, of_frames[2]) + _told_loss(gone, of_frames[3]) + _told_loss(said_changed, told_changed)
-        if (told_ago != UNTOLD).any():
-            loss = loss + functional.cross_entropy(said_ago, told_ago, ignore_index=UNTOLD)
+        places = [starts[:, slot, None].to(device) + torch.arange(memory.ago.shape[1], device=device)
+                  for slot, memory in enumerate(memories)]
+        early, middle, late = (torch.cat([state[rows, place].flatten(0, 1) for place in places]).float() for state in states)
+        ends = torch.cat([states[2][rows[:, 0], place[:, -1]] for place in places]).float()
+
+        def told(name: str, *, of_tokens: bool = False) -> torch.Tensor:
+            parts = [getattr(memory, name) for memory in memories]
+            return torch.from_numpy(np.concatenate([part.reshape(-1, *part.shape[2:]) if of_tokens else part
+                                                    for part in parts])).to(device)
+
+        own = torch.from_numpy(np.concatenate([np.repeat(memory.stamp, memory.ago.shape[1], axis=0)
+                                               for memory in memories])).to(device)
+        said_ago, said_changed = self.token(middle).split([LONGEST_AGO, len(CHANGES)], dim=-1)
+        counts, path, here, gone, came, went, stamp, before = self.frame(ends).split(self.frame_sizes, dim=-1)
+        loss = functional.cross_entropy(counts.reshape(-1, MOST_COUNTED), told('counts').flatten())
+        loss = loss + functional.cross_entropy(path, told('path'))
+        for said, name in ((here, 'here'), (gone, 'gone'), (came, 'came'), (went, 'went')):
+            loss = loss + _told_loss(said, told(name))
+        loss = loss + _told_loss(said_changed, told('changed', of_tokens=True))
+        slots = torch.cat([torch.full((memory.ago.size,), slot) for slot, memory in enumerate(memories)]).to(device)
+        ago, first = told('ago', of_tokens=True), told('first', of_tokens=True)
+        said_first = self.first(late)
+        # Most things are there from the first frame on: alone they would decide what is learnt.
+        for group in ((ago >= 0) & (ago == slots), (ago >= 0) & (ago < slots)):
+            if group.any():
+                loss = loss + _class_loss(said_ago[group], ago[group], LONGEST_AGO)
+                loss = loss + _class_loss(said_first[group], first[group], 10)
+        for said, digits in ((self.stamp(early), own), (stamp, told('stamp')), (before, told('before'))):
+            loss = loss + _class_loss(said, digits, 10)
         return loss
 
 
-def _told_loss(said: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-    known = told >= 0
-    if not known.any():
+def _class_loss(said: torch.Tensor, told: torch.Tensor, classes: int) -> torch.Tensor:
+    """Cross-entropy of one or several digits each, 0 where nothing is told."""
+    if not (told != UNTOLD).any():
         return said.sum() * 0.0
-    return functional.binary_cross_entropy_with_logits(said[known], told[known], pos_weight=said.new_tensor(RARE))
+    return functional.cross_entropy(said.reshape(-1, classes), told.flatten(), ignore_index=UNTOLD)
+
+
+def _told_loss(said: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Of yes and no, each counting as much as the other however seldom it is true; -1 is untold."""
+    if not (told >= 0).any():
+        return said.sum() * 0.0
+    losses = functional.binary_cross_entropy_with_logits(said, told.clamp(min=0.0), reduction='none')
+    groups = [losses[told == answer].mean() for answer in (0.0, 1.0) if (told == answer).any()]
+    return torch.stack(groups).sum()

@@ -33,8 +33,11 @@ from penguin_ros.training.network import Network, NetworkShape, TowerShape
 from penguin_ros.training.objective import DenseHead, StepLoss, step_loss, word_weights
 from penguin_ros.training.rows import Batch, Words, build_batch
 from penguin_ros.training.teacher import Reconstruction, WarmUp
+from penguin_ros.training.together import Team, team_of
 from penguin_ros.training.tokenizer import build_tokenizer
 from penguin_ros.training.validation import validate
+
+_AGREE_EVERY_STEPS = 200
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -51,6 +54,7 @@ class NanoRun:
     tower: TowerShape = field(default_factory=TowerShape)   # of encoder and decoder alike
     decoder_layers: int | None = None       # None: as many as the encoder's
     coordinates: texts.Coordinates = 'tokens'
+    processes: int = 1              # of one thread each, where there is no GPU; each takes its share of every batch
     muon: bool = True               # for the matrices inside the network; else AdamW for everything
     start_from: Path | None = None  # a checkpoint of a nano model whose weights to go on from
     warm_up: WarmUp | None = None   # the encoder follows a teacher at first
@@ -72,10 +76,10 @@ class Drawn(NamedTuple):
 class Trainer:
     """The state of a run, as saved and resumed."""
 
-    def __init__(self, run: NanoRun) -> None:
+    def __init__(self, run: NanoRun, team: Team | None = None) -> None:
         self.run = run
+        self.team = team or Team()
         torch.manual_seed(run.seed)
-        self.rng = random.Random(run.seed)
         self.words = Words(build_tokenizer(), run.coordinates)
         tokenizer = self.words.tokenizer
         shape = NetworkShape(
@@ -94,7 +98,7 @@ class Trainer:
         self.parameters = [*self.network.parameters(), *dropped]
         self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
         self.weights = word_weights(self.words).to(self.device)
-        self.step = 0
+        self.step = self.drawn = 0
         self.images = 0
         self.trained_s = 0.0
 
@@ -121,6 +125,13 @@ class Trainer:
         by_time = self.trained_s / (60 * self.run.minutes)
         return max(by_time, self.step / self.run.max_steps) if self.run.max_steps else by_time
 
+    def goes_on(self) -> bool:
+        """Whether there is another step to make; by the first process's clock, which decides about rates too."""
+        self.trained_s, = self.team.hears([self.trained_s])
+        if self.step % _AGREE_EVERY_STEPS == 0:
+            self.team.agree(self.parameters)        # the same sums give the same weights, but nothing says they always must
+        return self.progress < 1.0
+
     def save(self) -> None:
         path = self.run.out / 'state.pt'
         torch.save({
@@ -128,7 +139,6 @@ class Trainer:
             'memory_head': self.memory_head.state_dict() if self.memory_head else None,
             'adapter': self.reconstruction.adapter.state_dict() if self.reconstruction else None,
             'optimizers': [optimizer.state_dict() for optimizer, _ in self.optimizers],
-            'rng': self.rng.getstate(), 'torch_rng': torch.get_rng_state(),
             'step': self.step, 'images': self.images, 'trained_s': self.trained_s}, path.with_suffix('.part'))
         os.replace(path.with_suffix('.part'), path)
         write_model(self.run.out, self.network, self.words)
@@ -149,18 +159,27 @@ class Trainer:
             self.reconstruction.adapter.load_state_dict(state['adapter'])
         for (optimizer, _), kept in zip(self.optimizers, state['optimizers']):
             optimizer.load_state_dict(kept)
-        version, internal, gauss = state['rng']
-        self.rng.setstate((version, tuple(internal), gauss))
-        torch.set_rng_state(state['torch_rng'].cpu())
         self.step, self.images, self.trained_s = state['step'], state['images'], state['trained_s']
+        self.drawn = self.step
         return True
+
+    def deck(self) -> ClipDeck:
+        """Clips in an order of this process's own."""
+        return ClipDeck(random.Random(f'{self.run.seed} clips from step {self.step} share {self.team.rank}'))
 
     def draw(self, split: Split, deck: ClipDeck) -> Drawn:
         """The next batch, in a form that another thread can make while a step runs."""
-        layout, rows = self.run.curriculum.layout(self.rng, self.progress)
-        clips = deck.deal(split.clips, rows, least_frames=len(layout.grids))
-        batch = build_batch(split, clips, layout, self.words, self.rng, with_memory=self.memory_head is not None)
-        return Drawn(batch, self.rng.random() < self.run.curriculum.old_frames_learn)
+        # Every process draws the same layout, and other clips for it: shares of one batch cost the same.
+        shared = random.Random(f'{self.run.seed} batch {self.drawn}')
+        rng = random.Random(f'{self.run.seed} batch {self.drawn} share {self.team.rank}')
+        self.drawn += 1
+        layout, rows = self.run.curriculum.layout(shared, self.progress)
+        rows = max(rows // self.team.size, 1)
+        frames = len(layout.grids)
+        clips = (deck.montages(split.clips, rows, frames=frames) if layout.is_montage
+                 else deck.deal(split.clips, rows, least_frames=frames))
+        batch = build_batch(split, clips, layout, self.words, rng, with_memory=self.memory_head is not None)
+        return Drawn(batch, shared.random() < self.run.curriculum.old_frames_learn)
 
     def train_step(self, drawn: Drawn) -> StepLoss:
         """Learn from one batch."""
@@ -171,11 +190,13 @@ class Trainer:
                          short_weight=curriculum.short_weight_at(self.progress),
                          old_frames_learn=drawn.old_frames_learn,
                          memory_head=self.memory_head, memory_weight=curriculum.memory_weight_at(self.progress),
+                         pointer_weight=curriculum.pointer_weight_at(self.progress),
                          only_heads=self.step < curriculum.heads_alone_steps)
         total = loss.total
         if self.reconstruction:
             total = self.reconstruction.added_to(total, batch.images, loss.features, step=self.step)
         total.backward()
+        self.team.share(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, peak_lr in self.optimizers:
             for group in optimizer.param_groups:
@@ -183,7 +204,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.images += batch.image_count
+        self.images += batch.image_count * self.team.size
         return loss
 
 
@@ -217,8 +238,14 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
     The data are the folders named train and valid, with train-video and valid-video beside them where there are any.
     """
     run.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(run)
-    train, valid = open_split(*folders_of(run.data, 'train')), open_split(*folders_of(run.data, 'valid'))
+    with team_of(run.processes, _follow, run, resume) as team:
+        return _lead(team, run, resume, report)
+
+
+def _begin(team: Team, run: NanoRun, resume: bool) -> tuple[Trainer, Split, ClipDeck, bool]:
+    """A run where it begins or goes on, the same in every process but for the order of clips."""
+    trainer = Trainer(run, team)
+    train = open_split(*folders_of(run.data, 'train'))
     resumed = resume and trainer.load()
     if run.start_from and not resumed:
         trainer.start_from_weights(run.start_from)
@@ -228,9 +255,26 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
         torch._dynamo.config.recompile_limit = 64  # a few variants per range of sizes, and the curriculum has many sizes
         for block in (*trainer.network.encoder, *trainer.network.decoder):
             block.compile(dynamic=True)
-    deck = ClipDeck(trainer.rng)
+    return trainer, train, trainer.deck(), resumed
+
+
+def _follow(team: Team, run: NanoRun, resume: bool) -> None:
+    """Any process but the first: its share of every step, nothing else."""
+    trainer, train, deck, _ = _begin(team, run, resume)
+    with ThreadPoolExecutor(max_workers=1) as drawer:
+        coming = drawer.submit(trainer.draw, train, deck)
+        while trainer.goes_on():
+            drawn, coming = coming.result(), drawer.submit(trainer.draw, train, deck)
+            trainer.train_step(drawn)
+            if trainer.step % _AGREE_EVERY_STEPS == 0:
+                train.refresh()
+
+
+def _lead(team: Team, run: NanoRun, resume: bool, report: Report) -> dict[str, Any]:
+    valid = open_split(*folders_of(run.data, 'valid'))
+    trainer, train, deck, resumed = _begin(team, run, resume)
     log_path = run.out / 'log.jsonl'
-    losses: dict[str, list[float]] = {'answer_loss': [], 'dense_loss': [], 'memory_loss': []}
+    losses: dict[str, list[float]] = {'answer_loss': [], 'dense_loss': [], 'memory_loss': [], 'pointer_loss': []}
     look: dict[str, Any] = {}
 
     with log_path.open('a' if resumed else 'w', encoding='utf-8') as log, ThreadPoolExecutor(max_workers=1) as drawer:
@@ -241,16 +285,16 @@ def train_nano(run: NanoRun, *, resume: bool = False, report: Report = lambda li
 
         write({'run': asdict(run), 'parameters': sum(p.numel() for p in trainer.network.parameters()),
                'resumed_at_step': trainer.step, 'torch': torch.__version__,
-               'threads': torch.get_num_threads(), 'device': str(trainer.device)})
+               'processes': team.size, 'threads': torch.get_num_threads(), 'device': str(trainer.device)})
         last_look_s = last_line_s = trainer.trained_s
         images_before = trainer.images
         coming = drawer.submit(trainer.draw, train, deck)
-        while trainer.progress < 1.0:
+        while trainer.goes_on():
             begun = time.monotonic()
             drawn, coming = coming.result(), drawer.submit(trainer.draw, train, deck)
             loss = trainer.train_step(drawn)
             trainer.trained_s += time.monotonic() - begun
-            for values, value in zip(losses.values(), (loss.answer, loss.dense, loss.memory)):
+            for values, value in zip(losses.values(), (loss.answer, loss.dense, loss.memory, loss.pointer)):
                 values.append(value)
             is_last = trainer.progress >= 1.0
             if is_last or trainer.trained_s - last_line_s >= min(run.line_every_s, run.look_every_s):

@@ -100,6 +100,15 @@ class Block(nn.Module):
             k, v = torch.cat([past[0], k], dim=1), torch.cat([past[1], v], dim=1)
         return self._rest(x, *self._attend(q, k, v, mask)), (k, v)
 
+    def look(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """How much the first head would look from each row at each, float [B, S, S] before mask and softmax."""
+        size = self.shape.head_dim
+        first_key = self.shape.heads * size
+        weight = torch.cat([self.qkv.weight[:size], self.qkv.weight[first_key:first_key + size]])
+        q, k = functional.linear(self.input_norm(x), weight)[:, :, None].chunk(2, dim=-1)
+        q, k = _rotate(self.q_norm(q), cos, sin)[:, :, 0], _rotate(self.k_norm(k), cos, sin)[:, :, 0]
+        return (q @ k.transpose(1, 2)) * size ** -0.5
+
     def _project(self, x: torch.Tensor, cos: torch.Tensor,
                  sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shape = self.shape
@@ -213,6 +222,9 @@ class Network(nn.Module):
         for block in _blocks(self.decoder):
             states.append(block(states[-1], cos, sin, mask))
         return states[1:]
+
+    def decoder_block(self, layer: int) -> Block:
+        return _blocks(self.decoder)[layer]
 
     def append_rows(self, embeddings: torch.Tensor, positions: np.ndarray, mask: torch.Tensor | None,
                     past: list[CacheRows] | None) -> tuple[torch.Tensor, list[CacheRows]]:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from penguin_ros.training.memory import MemoryHead
-from penguin_ros.training.network import Network
+from penguin_ros.training.network import MASKED, Network
 from penguin_ros.training.rows import Batch, DenseTargets, TokenGrid, Words
 from penguin_ros.training.texts import COLOURS, KINDS
 
@@ -25,19 +25,23 @@ KIND_WORD_WEIGHT = 3.0
 DIGITS = 10
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
+POINTER_LAYERS = 2              # whose first head looks where the answer can be read off
 
 
 class DenseHead(nn.Module):
-    """Reads kind, colour, digit, box and own place off each merged encoder token, and how far away it is if asked for."""
+    """Reads kind, colour, digit, box and own place off each merged encoder token.
+
+    With ``distance`` also how far away what stands there is, and the floor behind it: how far ahead, and whether of the path.
+    """
 
     def __init__(self, width: int, *, distance: bool = False) -> None:
         super().__init__()
-        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, int(distance)]
+        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, 3 * distance]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, targets: DenseTargets, columns: int) -> torch.Tensor:
         """``features`` [B, tokens, width] of frames with that many columns of tokens -> the scalar loss."""
-        kind, colour, digit, box, place, distance = self.linear(features.float()).split(self.sizes, dim=-1)
+        kind, colour, digit, box, place, metres = self.linear(features.float()).split(self.sizes, dim=-1)
         weight = torch.ones(self.sizes[0], device=kind.device)
         weight[0] = BACKGROUND_WEIGHT
         loss = KIND_WEIGHT * functional.cross_entropy(kind.flatten(0, 1), targets.kind.flatten(), weight)
@@ -49,8 +53,11 @@ class DenseHead(nn.Module):
         if covered.any():
             loss = loss + functional.cross_entropy(colour[covered], targets.colour[covered])
             loss = loss + BOX_WEIGHT * (box[covered] - targets.box[covered]).abs().mean()
-            if distance.shape[-1]:
-                loss = loss + (distance[..., 0][covered] - targets.distance[covered]).abs().mean()
+            if metres.shape[-1]:
+                loss = loss + (metres[..., 0][covered] - targets.distance[covered]).abs().mean()
+        if metres.shape[-1] and targets.floor.isfinite().all():
+            loss = loss + (metres[..., 1] - targets.floor).abs().mean()
+            loss = loss + functional.binary_cross_entropy_with_logits(metres[..., 2], targets.on_path)
         readable = targets.digit >= 0
         if readable.any():
             loss = loss + DIGIT_WEIGHT * functional.cross_entropy(digit[readable], targets.digit[readable])
@@ -65,6 +72,7 @@ class StepLoss:
     answer: float
     dense: float
     memory: float
+    pointer: float
     features: list[torch.Tensor]    # per slot of the batch: merged encoder features [B, tokens, width]
 
 
@@ -77,7 +85,8 @@ def word_weights(words: Words) -> torch.Tensor:
 
 def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
               short_weight: float = 1.0, old_frames_learn: bool = True, memory_head: MemoryHead | None = None,
-              memory_weight: float = 0.0, only_heads: bool = False, dtype: torch.dtype = torch.bfloat16) -> StepLoss:
+              memory_weight: float = 0.0, pointer_weight: float = 0.0, only_heads: bool = False,
+              dtype: torch.dtype = torch.bfloat16) -> StepLoss:
     """The loss of one batch; ``weights`` as word_weights gives them, ``short_weight`` times that in short answers.
 
     Without ``old_frames_learn`` only the newest frame of a row teaches the encoder, and the others cost a third. With
@@ -99,10 +108,36 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     memory = torch.zeros(())
     if memory_head is not None and memory_weight:
         halfway = len(states) // 2
-        read = [states[halfway - 1], states[halfway]]
-        memory = memory_head(*([state.detach() for state in read] if only_heads else read), batch.starts, batch.memory)
+        read = [states[max(halfway - 2, 0)], states[halfway - 1], states[halfway]]
+        memory = memory_head([state.detach() for state in read] if only_heads else read, batch.starts, batch.memory)
         total = total + memory_weight * memory
-    return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), features)
+    pointer = torch.zeros(())
+    if pointer_weight and len(batch.pointers.rows):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            pointer = pointer_loss(network, batch, states)
+        total = total + pointer_weight * pointer
+    return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), float(pointer.detach()),
+                    features)
+
+
+def pointer_loss(network: Network, batch: Batch, states: list[torch.Tensor]) -> torch.Tensor:
+    """How little the first head of the POINTER_LAYERS above the middle looks at what shows the thing the next token is about.
+
+    Minus the logarithm of the attention on those places, every turn counting alike. That a decoder discovers which token to
+    read comes late and as a jump, long after the encoder sees (reference/nano.md), and for moments in a clip not at all.
+    """
+    device = states[0].device
+    cos, sin = network.decoder_tables(batch.positions, states[0])
+    rows, places = batch.pointers.rows.to(device), batch.pointers.places.to(device)
+    weights, sources = batch.pointers.weights.to(device), batch.pointers.sources.to(device)
+    mask = batch.mask.to(device)[rows, 0, places]
+    losses = []
+    halfway = len(states) // 2
+    for layer in range(halfway, min(halfway + POINTER_LAYERS, len(states))):
+        looks = network.decoder_block(layer).look(states[layer - 1], cos, sin)[rows, places].float() + mask
+        there = looks.masked_fill(~sources, MASKED)
+        losses.append(((looks.logsumexp(dim=-1) - there.logsumexp(dim=-1)) * weights).sum() / weights.sum())
+    return torch.stack(losses).mean()
 
 
 def batch_rows(network: Network, batch: Batch, *, old_frames_learn: bool = True) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -16,6 +16,10 @@ from penguin_ros.training.texts import Thing
 READABLE_DIGIT_PX = 20      # in the camera's pixels: smaller digits are not stated
 READABLE_SHOWN_PX = 12      # in the pixels of the frame as shown to the model
 NATIVE_HEIGHT_PX = 240      # of the simulated camera
+NATIVE_ASPECT = 4 / 3
+
+
+Sources = tuple[tuple[int, int | None], ...]    # slots of a view's frames with ids of things in them
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Turn:
     skill: str
     question: str
     answer: str
+    # Where each item of the answer (those of texts.py end at ";") can be read off: things, or with None the end of a frame.
+    sources: tuple[Sources, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,16 @@ class View:
 
 def things_of(view: View) -> list[Thing]:
     """What the caption of the newest frame names."""
-    return [_thing(view, seen) for seen in view.newest.objects]
+    return [thing for thing, _ in _seen_things(view)]
+
+
+def _seen_things(view: View) -> list[tuple[Thing, Sources]]:
+    """The things of the newest frame, left to right as shown, with where they are."""
+    return _left_to_right([(_thing(view, seen), ((len(view.frames) - 1, seen.id),)) for seen in view.newest.objects])
+
+
+def _left_to_right(things: Sequence[tuple[Thing, Sources]]) -> list[tuple[Thing, Sources]]:
+    return sorted(things, key=lambda thing: texts.middle(thing[0]))
 
 
 def _thing(view: View, seen: SeenObject) -> Thing:
@@ -67,6 +82,8 @@ def changes_of(clip: Clip, chosen: Sequence[int], times_s: Sequence[float]) -> t
 
     None where a thing came or went without a clear moment (it faded in or out of sight), or more than once.
     """
+    if not clip.events_tell:
+        return None
     names = {'appeared': 'came', 'entered_view': 'came', 'left': 'went', 'left_view': 'went', 'moved': 'moved',
              'changed_colour': 'painted'}
     changes: dict[tuple[str, int], float] = {}
@@ -88,26 +105,28 @@ def changes_of(clip: Clip, chosen: Sequence[int], times_s: Sequence[float]) -> t
 
 def caption_turn(rng: random.Random, view: View) -> Turn:
     instruction = texts.CAPTION_INSTRUCTION if rng.random() < 0.8 else rng.choice(texts.CAPTION_INSTRUCTIONS)
-    return Turn('caption', instruction, texts.caption(things_of(view), view.coordinates))
+    things = _seen_things(view)
+    return Turn('caption', instruction, texts.caption([thing for thing, _ in things], view.coordinates),
+                tuple(source for _, source in things))
 
 
 def region_turn(rng: random.Random, view: View) -> Turn | None:
-    things = things_of(view)
+    things = _seen_things(view)
     if things and rng.random() < 0.85:
-        thing = rng.choice(things)
+        thing, source = rng.choice(things)
         question = rng.choice(texts.REGION_QUESTIONS) if rng.random() < 0.5 else texts.REGION_QUESTION
-        return Turn('region', question.format(box=_drawn_box(rng, view, thing)), texts.phrase(thing))
+        return Turn('region', question.format(box=_drawn_box(rng, view, thing)), texts.phrase(thing), (source,))
     box = _empty_box(rng, view)
     return box and Turn('region', texts.REGION_QUESTION.format(box=texts.box_text(box, view.coordinates)), texts.NOTHING)
 
 
 def region_colour_turn(rng: random.Random, view: View) -> Turn | None:
-    things = things_of(view)
+    things = _seen_things(view)
     if not things:
         return None
-    thing = rng.choice(things)
+    thing, source = rng.choice(things)
     question = rng.choice(texts.REGION_COLOUR_QUESTIONS).format(box=_drawn_box(rng, view, thing))
-    return Turn('region_colour', question, thing.colour)
+    return Turn('region_colour', question, thing.colour, (source,))
 
 
 def _drawn_box(rng: random.Random, view: View, thing: Thing) -> str:
@@ -133,17 +152,20 @@ def _empty_box(rng: random.Random, view: View) -> tuple[float, float, float, flo
 def where_turn(rng: random.Random, view: View) -> Turn:
     things = things_of(view)
     kind, colour = _asked(rng, things, absent=0.15)
-    found = [thing for thing in things if (thing.kind, thing.colour) == (kind, colour)]
+    found = [(thing, source) for thing, source in _seen_things(view) if (thing.kind, thing.colour) == (kind, colour)]
     question = rng.choice(texts.WHERE_QUESTIONS).format(noun=texts.noun(kind, colour))
-    return Turn('where', question, f'{texts.located(found, view.coordinates)}.' if found else f'{texts.NOT_IN_VIEW}.')
+    if not found:
+        return Turn('where', question, f'{texts.NOT_IN_VIEW}.')
+    return Turn('where', question, f'{texts.located([thing for thing, _ in found], view.coordinates)}.',
+                tuple(source for _, source in found))
 
 
 def presence_turn(rng: random.Random, view: View) -> Turn:
     things = things_of(view)
     kind, colour = _asked(rng, things, absent=0.5)
-    found = any((thing.kind, thing.colour) == (kind, colour) for thing in things)
+    found = [place for thing, source in _seen_things(view) if (thing.kind, thing.colour) == (kind, colour) for place in source]
     question = rng.choice(texts.PRESENCE_QUESTIONS).format(noun=texts.noun(kind, colour))
-    return Turn('presence', question, 'yes' if found else 'no')
+    return Turn('presence', question, 'yes', (tuple(found),)) if found else Turn('presence', question, 'no')
 
 
 def _asked(rng: random.Random, things: Sequence[Thing], *, absent: float) -> tuple[str, str]:
@@ -159,12 +181,13 @@ def _asked(rng: random.Random, things: Sequence[Thing], *, absent: float) -> tup
 
 
 def colour_turn(rng: random.Random, view: View) -> Turn | None:
-    kinds = [thing.kind for thing in things_of(view)]
-    single = [thing for thing in things_of(view) if kinds.count(thing.kind) == 1]
+    things = _seen_things(view)
+    kinds = [thing.kind for thing, _ in things]
+    single = [(thing, source) for thing, source in things if kinds.count(thing.kind) == 1]
     if not single:
         return None
-    thing = rng.choice(single)
-    return Turn('colour', rng.choice(texts.COLOUR_QUESTIONS).format(kind=thing.kind), thing.colour)
+    thing, source = rng.choice(single)
+    return Turn('colour', rng.choice(texts.COLOUR_QUESTIONS).format(kind=thing.kind), thing.colour, (source,))
 
 
 def count_turn(rng: random.Random, view: View) -> Turn:
@@ -191,7 +214,7 @@ def sign_turn(rng: random.Random, view: View) -> Turn | None:
         return Turn('sign', rng.choice(texts.SIGN_QUESTIONS), texts.NO_SIGN)
     if len(signs) > 1 or not is_readable(signs[0], view.shown_height_px) or signs[0] not in view.newest.objects:
         return None
-    return Turn('sign', rng.choice(texts.SIGN_QUESTIONS), str(signs[0].digit))
+    return Turn('sign', rng.choice(texts.SIGN_QUESTIONS), str(signs[0].digit), (((len(view.frames) - 1, signs[0].id),),))
 
 
 # -- about the whole view --------------------------------------------------------------------------------------------
@@ -208,11 +231,11 @@ def change_turn(rng: random.Random, view: View) -> Turn | None:
     what = rng.choice(happened) if happened and rng.random() < 0.6 else rng.choice(sorted(_CHANGE_QUESTIONS))
     changed = {id for name, id, _ in view.changes if name == what}
     in_view = {one.id for one in view.newest.objects}
-    things = [_thing(view, one) for one in _latest_looks(view).values()
-              if one.id in changed and (one.id in in_view or what == 'went')]
-    if what == 'went':
-        things = [replace(thing, digit=None, box=None) for thing in sorted(things, key=lambda thing: thing.box or ())]
-    return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things, view.coordinates) or texts.NOTHING}.')
+    found = _left_to_right([(_thing(view, one), ((slot, one.id),)) for slot, one in _latest_looks(view).values()
+                            if one.id in changed and (one.id in in_view or what == 'went')])
+    things = [replace(thing, digit=None, box=None) if what == 'went' else thing for thing, _ in found]
+    return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things, view.coordinates) or texts.NOTHING}.',
+                tuple(source for _, source in found))
 
 
 def when_turn(rng: random.Random, view: View) -> Turn | None:
@@ -221,18 +244,19 @@ def when_turn(rng: random.Random, view: View) -> Turn | None:
     for what, id, time_s in view.changes or ():
         questions = {'came': texts.WHEN_APPEARED_QUESTIONS, 'went': texts.WHEN_LEFT_QUESTIONS}.get(what)
         if questions and id in _unmistakable(view):
-            askable.append((questions, id, time_s))
+            slot = view.times_s.index(time_s)
+            askable.append((questions, id, time_s, (slot, id if what == 'came' else None)))
     if not askable or rng.random() < 0.5:
         wanted = rng.random() < 0.6     # things that came or went teach more than those that are there all the time
         askable = []
         for id, slots in _unmistakable(view).items():
             if bool(slots[0] > 0 or slots[-1] < len(view.frames) - 1) == wanted:
-                askable += [(texts.FIRST_SEEN_QUESTIONS, id, view.times_s[slots[0]]),
-                            (texts.LAST_SEEN_QUESTIONS, id, view.times_s[slots[-1]])]
+                askable += [(texts.FIRST_SEEN_QUESTIONS, id, view.times_s[slots[0]], (slots[0], id)),
+                            (texts.LAST_SEEN_QUESTIONS, id, view.times_s[slots[-1]], (slots[-1], id))]
     if not askable or len(view.frames) < 2:
         return None
-    questions, id, time_s = rng.choice(askable)
-    return Turn('when', rng.choice(questions).format(noun=_noun(view, id)), texts.time_text(time_s))
+    questions, id, time_s, source = rng.choice(askable)
+    return Turn('when', rng.choice(questions).format(noun=_noun(view, id)), texts.time_text(time_s), ((source,),))
 
 
 def order_turn(rng: random.Random, view: View) -> Turn | None:
@@ -248,7 +272,7 @@ def order_turn(rng: random.Random, view: View) -> Turn | None:
     first = rng.choice(earlier)
     one, other = rng.sample([first, second], 2)
     question = rng.choice(texts.ORDER_QUESTIONS).format(noun=_noun(view, one), other=_noun(view, other))
-    return Turn('order', question, _noun(view, first))
+    return Turn('order', question, _noun(view, first), (((first_slot[first], first),),))
 
 
 def passed_turn(rng: random.Random, view: View) -> Turn | None:
@@ -266,15 +290,20 @@ def passed_turn(rng: random.Random, view: View) -> Turn | None:
         if (kind, colour) in gone or (kind, colour) in faint - earlier:
             return None
     question = rng.choice(texts.PASSED_QUESTIONS).format(noun=texts.noun(kind, colour))
-    return Turn('passed', question, 'yes' if (kind, colour) in gone else 'no')
+    if (kind, colour) not in gone:
+        return Turn('passed', question, 'no')
+    places = tuple((slot, one.id) for slot, frame in enumerate(view.frames) for one in frame.objects
+                   if (one.kind, one.colour) == (kind, colour))
+    return Turn('passed', question, 'yes', (places,))
 
 
-def _latest_looks(view: View) -> dict[int, SeenObject]:
-    return {one.id: one for frame in view.frames for one in frame.objects}
+def _latest_looks(view: View) -> dict[int, tuple[int, SeenObject]]:
+    """By id: the last slot that shows a thing, and how."""
+    return {one.id: (slot, one) for slot, frame in enumerate(view.frames) for one in frame.objects}
 
 
 def _noun(view: View, id: int) -> str:
-    look = _latest_looks(view)[id]
+    _, look = _latest_looks(view)[id]
     return texts.noun(look.kind, look.colour)
 
 

@@ -20,10 +20,13 @@ from tokenizers import Tokenizer
 
 from penguin_ros.core.pixels import resize
 from penguin_ros.core.prompt import IMAGE, TURN_END, frame_lead, question_tail, stream_head
-from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject, Split
+from penguin_ros.sim.world import CORRIDOR_HALF_WIDTH_M, CORRIDOR_LENGTH_M
+from penguin_ros.training.dataset import Clip, Mount, SceneFrame, SeenObject, Split
 from penguin_ros.training.memory import FrameMemory, frame_memory, stacked
 from penguin_ros.training.network import MASKED, TOKEN_PX
 from penguin_ros.training.questions import (
+    NATIVE_ASPECT,
+    Sources,
     Turn,
     View,
     caption_turn,
@@ -41,6 +44,7 @@ _PAD_TO = 16
 _LONGEST_START_S = 600.0
 _ASKS_CHANGES = 0.8                 # of rows with several frames; the others have lost some of their old tokens
 _LARGEST_GAP = 300                  # positions that frames dropped from the stream leave behind
+_FARTHEST_FLOOR_M = 10.0
 _LONG_ANSWERS = ('caption', 'where')
 
 
@@ -59,10 +63,21 @@ class Batch:
     skills: list[list[tuple[str, int, int]]]    # per row: skill, first and last + 1 token of each turn
     dense: list[DenseTargets]       # per slot
     memory: list[FrameMemory]       # per slot; empty where it was not asked for
+    pointers: Pointers
 
     @property
     def image_count(self) -> int:
         return sum(len(images) for images in self.images)
+
+
+@dataclass
+class Pointers:
+    """Where answers can be read off: for tokens that are about something in a frame, which visual tokens show it."""
+
+    rows: torch.Tensor              # int [N]: row of the batch
+    places: torch.Tensor            # int [N]: place in the row, of the token before the one to be said
+    sources: torch.Tensor           # bool [N, S]: the places in that row that show it
+    weights: torch.Tensor           # float [N]: 1 over how many tokens of its turn point somewhere
 
 
 @dataclass
@@ -74,6 +89,8 @@ class DenseTargets:
     digit: torch.Tensor             # int [B, tokens]: 0 to 9 where a sign with a readable digit stands, else -100
     box: torch.Tensor               # float [B, tokens, 4], fractions of the image; only where something stands
     distance: torch.Tensor          # float [B, tokens]: natural logarithm of metres; only where something stands
+    floor: torch.Tensor             # float [B, tokens]: log of metres to the floor behind a token's middle, nan if unknown
+    on_path: torch.Tensor           # float [B, tokens]: 1 where that floor is of the strip that must be clear, else 0
 
 
 class Words:
@@ -85,6 +102,7 @@ class Words:
         self.ids = lru_cache(maxsize=200_000)(self._ids)
         self.image_id = self.id_of(IMAGE)
         self.end_id = self.id_of(TURN_END)
+        self.item_end_id = self.id_of(';')
 
     def id_of(self, token: str) -> int:
         """The id of one added token."""
@@ -104,6 +122,7 @@ class Layout:
     questions: int = 3                  # about the newest frame
     captions: int = 1                   # of that many newest frames
     time_questions: int = 3             # about all frames, in most rows of several
+    is_montage: bool = False            # whether the frames are of several scenes
 
 
 class _RowWriter:
@@ -123,7 +142,9 @@ class _RowWriter:
         self.next_position = 0
         self.frame_ends: list[tuple[int, int]] = []     # row index and position behind each frame
         self.starts: list[int] = []
+        self.times_s: list[float] = []  # of the frames
         self.is_whole = True            # no old frame has lost tokens
+        self.pointers: list[tuple[int, Sources, float]] = []    # place, where to read, weight
         self._groups = 0
 
     def stream(self, ids: Sequence[int], frame: int, hidden: Sequence[bool]) -> None:
@@ -146,9 +167,14 @@ class _RowWriter:
         written = (*asked, *answered[:-1])
         targets = (*([-100] * (len(asked) - 1)), *answered)
         is_short = turn.skill not in _LONG_ANSWERS
+        item, pointers = 0, []
         for token, target in zip(written, targets):
+            if target >= 0 and item < len(turn.sources):
+                pointers.append((len(self.ids), turn.sources[item]))
+            item += target == self.words.item_end_id
             self._put(token, position, self._groups, sees, frame, False, target, is_short)
             position += 1
+        self.pointers += [(place, sources, 1.0 / len(pointers)) for place, sources in pointers]
         self.skills.append((turn.skill, len(self.ids) - len(written), len(self.ids)))
 
     def _put(self, token: int, position: int, group: int, sees: int, frame: int, hidden: bool, target: int,
@@ -166,7 +192,7 @@ class _RowWriter:
 def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Words, rng: random.Random, *,
                 augment: bool = True, with_memory: bool = False) -> Batch:
     """Rows for clips that each have at least as many frames as the layout; deterministic for a given ``rng``."""
-    rows, images, dense, memory = [], [], [], []
+    rows, images, dense, memory, sources = [], [], [], [], []
     for clip in clips:
         chosen = sorted(rng.sample(range(len(clip.frames)), len(layout.grids)))
         flipped = augment and rng.random() < 0.5 and not _shows_sign(clip)
@@ -177,8 +203,9 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         covering = [_covering(clip.frames[index], grid, flipped) for index, grid in zip(chosen, layout.grids)]
         dense.append([_dense(clip.frames[index], grid, found, flipped)
                       for index, grid, found in zip(chosen, layout.grids, covering)])
+        sources.append(_sources(clip, chosen, covering, row))
         if with_memory:
-            memory.append([frame_memory(clip, chosen[:slot + 1], found, whole=row.is_whole)
+            memory.append([frame_memory(clip, chosen[:slot + 1], row.times_s[:slot + 1], found, whole=row.is_whole)
                            for slot, found in enumerate(covering)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
@@ -192,9 +219,33 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(5)))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(7)))
                for slot in slots],
-        memory=[stacked([row[slot] for row in memory]) for slot in slots] if with_memory else [])
+        memory=[stacked([row[slot] for row in memory]) for slot in slots] if with_memory else [],
+        pointers=_pointers(rows, sources, length))
+
+
+def _sources(clip: Clip, chosen: Sequence[int], covering: Sequence[np.ndarray],
+             row: _RowWriter) -> dict[tuple[int, int | None], np.ndarray]:
+    """The places in a row that show each thing of each slot; by None the last place of a frame."""
+    found: dict[tuple[int, int | None], np.ndarray] = {}
+    for slot, (index, covered) in enumerate(zip(chosen, covering)):
+        for place, seen in enumerate(clip.frames[index].objects):
+            found[slot, seen.id] = row.starts[slot] + np.flatnonzero(covered == place)
+        found[slot, None] = np.array([row.starts[slot] + len(covered) - 1])
+    return found
+
+
+def _pointers(rows: Sequence[_RowWriter], sources: Sequence[dict[tuple[int, int | None], np.ndarray]], length: int) -> Pointers:
+    found = [(index, place, np.concatenate([shown[source] for source in wanted]), weight)
+             for index, (row, shown) in enumerate(zip(rows, sources)) for place, wanted, weight in row.pointers]
+    found = [one for one in found if len(one[2])]       # a thing behind others may be the nearest on no token
+    is_source = np.zeros((len(found), length), dtype=np.bool_)
+    for number, (_, _, places, _) in enumerate(found):
+        is_source[number, places] = True
+    return Pointers(torch.tensor([index for index, *_ in found], dtype=torch.int64),
+                    torch.tensor([place for _, place, *_ in found], dtype=torch.int64),
+                    torch.from_numpy(is_source), torch.tensor([weight for *_, weight in found]))
 
 
 def _shows_sign(clip: Clip) -> bool:
@@ -210,7 +261,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
          flipped: bool) -> _RowWriter:
     row = _RowWriter(words)
     start_s = rng.uniform(0.0, _LONGEST_START_S) if rng.random() < 0.8 else 0.0
-    times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
+    times_s = row.times_s = [round(start_s + clip.frames[index].time_s, 1) for index in chosen]
     asks_changes = len(chosen) > 1 and rng.random() < _ASKS_CHANGES
     has_gaps = len(chosen) > 1 and rng.random() < 0.5
     row.stream(words.ids(stream_head()), 0, [False] * len(words.ids(stream_head())))
@@ -289,11 +340,30 @@ def _box_shown(seen: SeenObject, flipped: bool) -> tuple[float, float, float, fl
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
-    """Kind, colour, digit, box and distance of the object that covers each token (DenseTargets)."""
+    """Kind, colour, digit, box and distance of the object that covers each token, and the floor behind it (DenseTargets)."""
     height_px = grid[0] * TOKEN_PX
     told = [(1 + KINDS.index(seen.kind), COLOURS.index(seen.colour),
              seen.digit if seen.digit is not None and is_readable(seen, height_px) else -100) for seen in frame.objects]
     kind, colour, digit = np.array([*told, (0, -100, -100)])[covering].T
     box = np.array([*(_box_shown(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
     distance = np.array([*(math.log(max(seen.distance_m, 0.1)) for seen in frame.objects), 0.0], dtype=np.float32)
-    return kind, colour, digit, box[covering], distance[covering]
+    return kind, colour, digit, box[covering], distance[covering], *_floor(frame.mount, grid)
+
+
+def _floor(mount: Mount | None, grid: TokenGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the metres ahead at which the ray through each token's middle meets the floor, and whether on the path.
+
+    Roll is left out: under a degree. Nothing is farther than _FARTHEST_FLOOR_M, also above the horizon.
+    """
+    rows, columns = grid
+    if mount is None:
+        unknown = np.full(rows * columns, np.nan, np.float32)
+        return unknown, unknown
+    down = ((np.arange(rows) + 0.5) / rows - 0.5) * 2 * math.tan(mount.fovy_rad / 2)
+    aside = ((np.arange(columns) + 0.5) / columns - 0.5) * 2 * math.tan(mount.fovy_rad / 2) * NATIVE_ASPECT
+    falls = down * math.cos(mount.pitch_rad) + math.sin(mount.pitch_rad)
+    length = mount.height_m / np.maximum(falls, 1e-3)
+    ahead_m = np.clip(length * (math.cos(mount.pitch_rad) - down * math.sin(mount.pitch_rad)), 0.1, _FARTHEST_FLOOR_M)
+    aside_m = np.abs(length[:, None] * aside)
+    on_path = (falls[:, None] > 0) & (ahead_m[:, None] < CORRIDOR_LENGTH_M) & (aside_m < CORRIDOR_HALF_WIDTH_M)
+    return (np.log(ahead_m).repeat(columns).astype(np.float32), on_path.reshape(-1).astype(np.float32))

@@ -93,9 +93,14 @@ def phrase(thing: Thing) -> str:
     return f'a {noun(thing.kind, thing.colour)}{saying}'
 
 
+def middle(thing: Thing) -> float:
+    """What things are ordered by: twice the middle of the box, 0 without one."""
+    return thing.box[0] + thing.box[2] if thing.box else 0.0
+
+
 def located(things: Sequence[Thing], coordinates: Coordinates = 'tokens') -> str:
     """Phrases with their boxes, left to right by the middle of the box, without a closing full stop."""
-    ordered = sorted(things, key=lambda thing: thing.box[0] + thing.box[2] if thing.box else 0.0)
+    ordered = sorted(things, key=middle)
     return '; '.join(phrase(thing) + (box_text(thing.box, coordinates) if thing.box else '') for thing in ordered)
 
 

@@ -29,7 +29,7 @@ def test_shards_hold_what_training_reads(renderer: Renderer, tmp_path: Path) -> 
         assert images.dtype == np.uint8
         assert images.shape[1:] == (240, 320, 3)
         for clip in json.loads((tmp_path / f'clips_{shard:03d}.json').read_text()):
-            assert set(clip) == {'seed', 'frames', 'events'}
+            assert set(clip) == {'seed', 'camera', 'frames', 'events'}
             for frame in clip['frames']:
                 assert frame['shard'] == shard
                 assert images[frame['index']].std() > 1

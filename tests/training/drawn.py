@@ -43,7 +43,8 @@ def _clip(rng: np.random.Generator, number: int, frames: int, pictures: list[np.
         records.append({'shard': 0, 'index': len(pictures), 'time_s': float(index), 'pose': [0, 0, 0],
                         'path_clear': bool(number % 2), 'objects': shown, 'faint': []})
         pictures.append(picture)
-    return {'seed': number, 'frames': records, 'events': events}
+    camera = {'height_m': 0.7, 'pitch_rad': 0.14, 'fovy_rad': 1.05}
+    return {'seed': number, 'camera': camera, 'frames': records, 'events': events}
 
 
 def _thing(rng: np.random.Generator, slot: int) -> dict[str, Any]:

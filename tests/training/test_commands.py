@@ -36,26 +36,28 @@ def test_the_train_command_leaves_a_model_its_log_and_its_curves(tmp_path: Path,
     assert 'answer' in capsys.readouterr().out
 
 
-def test_the_train_command_trains_three_times_and_can_go_on_from_any_model(tmp_path: Path,
-                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_train_command_trains_four_times_and_can_go_on_from_any_model(tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in train._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    data, out = tmp_path / 'data', tmp_path / 'out'
+    data, out, more = tmp_path / 'data', tmp_path / 'out', tmp_path / 'more'
     for seed, split in enumerate(('train', 'train-video', 'valid', 'valid-video')):
         draw_split(data / split, 14, seed=seed, frames=12)
-    quick = ['--third-hours', '0.00001', '--no-compile', '--data', str(data)]
-    assert main(['train', 'nano', '--hours', '0.00001', '--second-hours', '0.00001', '--out', str(out), *quick]) == 0
-    assert (out / 'first' / 'model.safetensors').exists()
-    assert main(['train', 'nano', '--from', str(out), '--second-hours', '0', '--out', str(tmp_path / 'more'), *quick]) == 0
+    quick = ['--fourth-hours', '0.00001', '--no-compile', '--processes', '1', '--data', str(data)]
+    early = ['--hours', '0.00001', '--second-hours', '0.00001', '--third-hours', '0.00001']
+    assert main(['train', 'nano', *early, '--out', str(out), *quick]) == 0
+    assert main(['train', 'nano', '--from', str(out / 'second'), '--out', str(more), '--second-hours', '0',
+                 '--third-hours', '0', *quick]) == 0
 
     def began(folder: Path) -> tuple[str | None, int]:
         run = json.loads((folder / 'log.jsonl').read_text().splitlines()[0])['run']
         return run['start_from'], run['seed']
 
-    assert [began(folder) for folder in (out / 'first', out / 'second', out, tmp_path / 'more')] == [
-        (None, 7), (str(out / 'first'), 8), (str(out / 'second'), 9), (str(out), 9)]
-    assert [decoder_layers_of(folder) for folder in (out / 'first', out / 'second', out, tmp_path / 'more')] == [4, 4, 6, 6]
-    assert not [path for path in (tmp_path / 'more').iterdir() if path.is_dir()]
+    folders = [out / 'first', out / 'second', out / 'third', out, more]
+    assert [began(folder) for folder in folders] == [
+        (None, 7), (str(out / 'first'), 8), (str(out / 'second'), 9), (str(out / 'third'), 10), (str(out / 'second'), 10)]
+    assert [decoder_layers_of(folder) for folder in folders] == [4, 4, 6, 6, 6]
+    assert not [path for path in more.iterdir() if path.is_dir()]
     assert main(['train', 'nano', '--from', str(tmp_path / 'nothing'), '--data', str(tmp_path / 'none')]) == 1
     assert not (tmp_path / 'none').exists(), 'nothing is rendered for a run that cannot begin'
     assert main(['train', 'nano', '--from', str(out), '--fast']) == 1

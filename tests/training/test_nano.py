@@ -16,10 +16,11 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, pictures_only
+from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, pictures_only
 from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
+from penguin_ros.training.rows import Layout
 from tests.training.drawn import draw_split
 
 QUICK = pictures_only(main_grid=(4, 5), rows=8, warmup_steps=15)
@@ -95,6 +96,12 @@ def test_weights_that_do_not_fit_are_refused(data: Path, tmp_path: Path, change:
         train_nano(_run(data, tmp_path / 'second', max_steps=1, start_from=tmp_path / 'first'))
 
 
+def test_without_clips_long_enough_for_the_course_it_says_so(data: Path, tmp_path: Path) -> None:
+    course = replace(looking_back(), low_until=0.0, single_until=0.0, main_share=0.0, video_share=1.0, montage_share=0.0)
+    with pytest.raises(RecordingError, match=r'holds \d+ frames'):
+        train_nano(replace(_run(data, tmp_path, max_steps=1), curriculum=course))
+
+
 def test_without_scenes_it_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match='penguin sim dataset'):
         train_nano(_run(tmp_path / 'nothing', tmp_path / 'out', max_steps=1))
@@ -116,31 +123,51 @@ def test_a_run_that_goes_on_asks_more_about_videos() -> None:
     videos = [layout for layout, _ in layouts if len(layout.grids) > 1]
     assert 0.4 < len(videos) / len(layouts) < 0.6
     assert all(layout.time_questions == 8 and len(set(layout.grids[:-1])) <= 2 for layout in videos)
+    assert not any(layout.is_montage for layout in videos)
     assert all(4 <= rows <= course.rows for _, rows in layouts)
     assert course.short_weight_at(0.0) == course.short_weight_at(course.short_answers_fall_from) == 3.0
     assert 1.0 < course.short_weight_at(0.9) < 3.0
     assert course.short_weight_at(1.0) == Curriculum().short_weight_at(0.0) == 1.0
 
 
-def test_a_grown_decoder_is_asked_what_it_remembers_until_the_answers_decide() -> None:
-    course = going_deeper()
-    assert course.memory_weight_at(0.0) == course.memory_weight_at(course.dense_falls_from) == course.memory_weight > 0.0
-    assert course.memory_weight_at(1.0) == pytest.approx(course.memory_weight / 4)
-    assert Curriculum().memory_weight_at(0.0) == going_on().memory_weight_at(0.0) == 0.0
+def test_a_run_that_looks_back_has_fewer_montages_in_time() -> None:
+    course, rng = looking_back(), random.Random(3)
+
+    def videos(progress: float) -> list[Layout]:
+        layouts = [course.layout(rng, progress) for _ in range(600)]
+        assert all(4 <= rows <= course.rows for _, rows in layouts)
+        return [layout for layout, _ in layouts if len(layout.grids) > 1]
+
+    early, late = videos(0.15), videos(1.0)
+    for found, share in ((early, 0.54), (late, 0.2)):
+        assert 0.43 < len(found) / 600 < 0.57
+        assert sum(layout.is_montage for layout in found) / len(found) == pytest.approx(share, abs=0.1)
 
 
-def test_a_run_that_remembers_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
-    first, grown = tmp_path / 'first', tmp_path / 'grown'
-    train_nano(_run(data, first, max_steps=1))
-    run = replace(_run(data, grown, start_from=first, decoder_layers=3, max_steps=2),
-                  curriculum=replace(QUICK, memory_weight=0.2, dense_distance=True, heads_alone_steps=1))
+def test_what_is_asked_besides_the_answers_fades_until_they_decide() -> None:
+    course = looking_back()
+    assert going_deeper().memory_weight_at(0.0) > 0.0
+    for weight_at, peak in ((course.memory_weight_at, course.memory_weight), (course.pointer_weight_at, course.pointer_weight)):
+        assert weight_at(0.0) == weight_at(course.dense_falls_from) == peak > 0.0
+        assert weight_at(1.0) == pytest.approx(peak / 4)
+    assert going_on().memory_weight_at(0.0) == going_deeper().pointer_weight_at(0.0) == 0.0
+
+
+def test_a_run_that_looks_back_learns_from_clips_and_montages_and_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    draw_split(tmp_path / 'data' / 'train', 20, seed=5, frames=5)
+    draw_split(tmp_path / 'data' / 'valid', 4, seed=6, frames=4)
+    train_nano(_run(data, tmp_path / 'first', max_steps=1))
+    course = replace(looking_back(), main_grid=(4, 5), rows=4, video_share=0.6, long_share=0.0, heads_alone_steps=1)
+    run = replace(_run(tmp_path / 'data', tmp_path / 'out', start_from=tmp_path / 'first', decoder_layers=3, max_steps=6),
+                  curriculum=course)
     train_nano(run)
-    train_nano(replace(run, max_steps=4), resume=True)
-    assert _losses(grown / 'log.jsonl', 'step') == [1, 2, 3, 4]
-    assert all(loss > 0 for loss in _losses(grown / 'log.jsonl', 'memory_loss'))
-    assert decoder_layers_of(grown) == 3
-    assert load_model(grown).config.decoder.layers == 3
-    draw_curves([first / 'log.jsonl', grown / 'log.jsonl'], tmp_path / 'curves.png')
+    train_nano(replace(run, max_steps=8), resume=True)
+    assert _losses(tmp_path / 'out' / 'log.jsonl', 'step') == list(range(1, 9))
+    for name in ('memory_loss', 'pointer_loss', 'dense_loss'):
+        told = [loss > 0 for loss in _losses(tmp_path / 'out' / 'log.jsonl', name)]
+        assert all(told) or (name == 'pointer_loss' and sum(told) > 4), 'four pictures of nothing point nowhere'
+    assert decoder_layers_of(tmp_path / 'out') == load_model(tmp_path / 'out').config.decoder.layers == 3
+    draw_curves([tmp_path / 'out' / 'log.jsonl'], tmp_path / 'curves.png')
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:

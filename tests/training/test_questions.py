@@ -10,6 +10,7 @@ from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject
 from penguin_ros.training.questions import (
     Asker,
     View,
+    caption_turn,
     change_turn,
     changes_of,
     colour_turn,
@@ -160,3 +161,24 @@ def test_questions_of_one_row_are_different() -> None:
     for seed in range(20):
         turns = sample_questions(random.Random(seed), _view(CRATE, BALL, SIGN), 4)
         assert len({turn.skill for turn in turns}) == len(turns) == 4
+
+
+def test_every_answer_says_where_it_can_be_read_off() -> None:
+    flipped = replace(_view(CRATE, BALL), flipped=True)
+    assert caption_turn(random.Random(0), _view(CRATE, BALL)).sources == (((0, 1),), ((0, 2),))
+    assert caption_turn(random.Random(0), flipped).sources == (((0, 2),), ((0, 1),)), 'the ball is now on the left'
+    assert caption_turn(random.Random(0), _view()).sources == ()
+    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL), _frame(BALL)), (3.0, 4.5, 6.0), 168,
+                changes=(('came', 2, 4.5), ('went', 3, 4.5), ('went', 1, 6.0)))
+    found = {turn.question: turn.sources for ask in (when_turn, change_turn, order_turn, passed_turn, where_turn, colour_turn)
+             for seed in range(300) if (turn := ask(random.Random(seed), view))}
+    assert found['When did the blue ball appear?'] == (((1, 2),),)
+    assert found['When did the white sign leave?'] == (((1, None),),), 'the first frame without it'
+    assert found['When did you last see the red crate?'] == (((1, 1),),)
+    assert found['When did you first see the red crate?'] == (((0, 1),),)
+    assert found['What appeared?'] == (((2, 2),),)
+    assert found['What left?'] == (((1, 1),), ((0, 3),)), 'where they were last, left to right'
+    assert found['What moved?'] == ()
+    assert found['Did a red crate pass?'] == (((0, 1), (1, 1)),)
+    assert found['Which came first, the red crate or the blue ball?'] == (((0, 1),),)
+    assert found['Where is the blue ball?'] == found['What colour is the ball?'] == (((2, 2),),)

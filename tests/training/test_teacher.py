@@ -15,7 +15,7 @@ from penguin_ros.cli.main import main
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import cut_patches
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import ClipDeck, pictures_only
+from penguin_ros.training.curriculum import pictures_only
 from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import NanoRun, Trainer, train_nano, write_model
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
@@ -100,7 +100,7 @@ def test_an_encoder_that_warms_up_comes_nearer_to_its_teacher(teacher: Path, dat
             return float(trainer.reconstruction.added_to(torch.tensor(0.0), [pictures], [features], step=0))
 
     pictures = torch.from_numpy(np.stack([shown(split.image(clip.frames[0]), (3, 4), False) for clip in split.clips[:4]]))
-    before, deck = distance(), ClipDeck(trainer.rng)
+    before, deck = distance(), trainer.deck()
     for _ in range(40):
         trainer.train_step(trainer.draw(split, deck))
     assert distance() < 0.85 * before
