@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def draw_curves(logs: Sequence[Path], picture: Path) -> None:
                 if value is not None:
                     shown[name].append((images, value))
         seen += steps[-1]['images'] / 1000 if steps else 0.0
+        for name in losses:
+            shown[name].append((seen, math.nan))        # the next run's heads are others: no line leads to them
         if log is not logs[-1]:
             for axes in (left, right):
                 axes.axvline(seen, color='grey', linestyle=':', linewidth=1)
