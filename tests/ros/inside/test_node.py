@@ -204,6 +204,7 @@ def test_a_bad_image_is_refused_and_counted_and_the_next_good_one_works(node: Ru
 
 def test_an_image_of_8000_by_6000_is_refused_before_it_is_decoded(node: RunningNode) -> None:
     message = jpeg_msg(node.peer, np.zeros((6000, 8000, 3), np.uint8), node.peer.now_msg())
+    message.data = message.data[:4000]      # says its size; all of it may be lost on a busy machine, again and again
     publish_until(node.rear, message, lambda: 'max_image_pixels' in node.finding('camera rear')[2]['last error'])
     assert '8000x6000' in node.finding('camera rear')[2]['last error']
     good = jpeg_msg(node.peer, picture(23), node.peer.now_msg())
