@@ -18,7 +18,7 @@ _EXAMPLES = """examples:
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS = 0.65, 0.2, 0.6, 1.5
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS, _FIFTH_HOURS = 0.65, 0.2, 0.6, 1.5, 1.5
 _FAST_HOURS = 0.05
 _GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
@@ -48,6 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                              '0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fourth-hours', type=float, default=_FOURTH_HOURS, metavar='HOURS',
                         help='of the fourth run, in which the decoder is shown where answers can be read off; 0: none '
+                             '(default: %(default)s; none with --fast)')
+    parser.add_argument('--fifth-hours', type=float, default=_FIFTH_HOURS, metavar='HOURS',
+                        help='of the fifth run, which asks more about what changed and about the path; 0: none '
                              '(default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
@@ -83,13 +86,20 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from penguin_ros.core.errors import ConfigError
-    from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, small_curriculum
+    from penguin_ros.training.curriculum import (
+        Curriculum,
+        going_deeper,
+        going_on,
+        looking_back,
+        looking_closer,
+        small_curriculum,
+    )
     from penguin_ros.training.curves import draw_curves
     from penguin_ros.training.nano import NanoRun, decoder_layers_of, train_nano
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    later_hours = (args.second_hours, args.third_hours, args.fourth_hours)
+    later_hours = (args.second_hours, args.third_hours, args.fourth_hours, args.fifth_hours)
     if args.start_from and (args.fast or not any(later_hours)):
         raise ConfigError('--from leaves the first run out, and --fast or 0 hours for each of the others those. '
                           'Give one or the other.')
@@ -107,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
     runs = {} if args.start_from else {'first': first}
-    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back()}
+    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back(), 'fifth': looking_closer()}
     for number, ((name, course), hours) in enumerate(zip(courses.items(), later_hours), start=1):
         layers = layers if name == 'second' else max(layers, _GROWN_LAYERS)
         if hours and not args.fast:

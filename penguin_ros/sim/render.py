@@ -16,7 +16,7 @@ import numpy as np
 from penguin_ros.sim.parts import Part, parts_of_thing
 from penguin_ros.sim.silhouette import camera_axes, silhouette
 from penguin_ros.sim.stage import Stage
-from penguin_ros.sim.world import Sensor, Thing, World, is_path_clear, rng_for
+from penguin_ros.sim.world import Sensor, Thing, World, is_path_clear, path_gap_m, rng_for
 
 MIN_VISIBLE_SHARE = 0.0025      # of the picture's pixels
 MIN_VISIBLE_FRACTION = 0.35     # of the thing's whole outline
@@ -37,11 +37,13 @@ class SeenThing:
     fraction: float                                # of its whole outline
     distance_m: float                              # along the floor, from the camera
     bearing_rad: float                             # left is positive
+    path_gap_m: float                              # to the strip the robot is about to drive over; negative in it
 
     def as_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {'id': self.id, 'kind': self.kind, 'colour': self.colour, 'digit': self.digit,
                                  'box': list(self.box), 'pixels': self.pixels, 'fraction': round(self.fraction, 3),
-                                 'distance_m': round(self.distance_m, 3), 'bearing_rad': round(self.bearing_rad, 4)}
+                                 'distance_m': round(self.distance_m, 3), 'bearing_rad': round(self.bearing_rad, 4),
+                                 'path_gap_m': round(self.path_gap_m, 3)}
         if self.digit is not None:
             found['digit_px'] = round(self.digit_px, 1)
         return found
@@ -171,7 +173,8 @@ def _truth(world: World, time_s: float, things: list[Thing], built: list[list[Pa
             thing.id, thing.kind, thing.colour, thing.digit,
             _readable_digit_px(world, pose, parts, seen_owner == slot + 1 + _DIGIT_OWNER) if thing.digit is not None else 0.0,
             (x_min, y_min, x_min + width, y_min + height), pixels, min(1.0, pixels / max(whole, pixels, 1)),
-            math.hypot(x - pose[0], y - pose[1]), math.atan2(math.sin(bearing_rad), math.cos(bearing_rad))))
+            math.hypot(x - pose[0], y - pose[1]), math.atan2(math.sin(bearing_rad), math.cos(bearing_rad)),
+            path_gap_m(world, thing, time_s)))
     seen.sort(key=lambda one: (one.box[0] + one.box[2], one.id))
     least = MIN_VISIBLE_SHARE * seen_owner.size
     counts = [one.pixels >= least and one.fraction >= MIN_VISIBLE_FRACTION for one in seen]

@@ -200,21 +200,30 @@ class World:
         return [thing.as_at(time_s) for thing in self.things if thing.is_present(time_s)]
 
 
+def _axes(yaw: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
+
+
+def path_gap_m(world: World, thing: Thing, time_s: float) -> float:
+    """From the circle around a thing's footprint to the strip ahead of the camera; negative where it reaches into it."""
+    x, y, yaw = world.robot.at(time_s)
+    offset = np.array(thing.way.at(time_s)[:2]) - (x, y)
+    ahead_m, aside_m = (float(offset @ axis) for axis in _axes(yaw))
+    gap_ahead_m = max(-ahead_m, ahead_m - CORRIDOR_LENGTH_M, 0.0)
+    gap_aside_m = max(abs(aside_m) - CORRIDOR_HALF_WIDTH_M, 0.0)
+    return math.hypot(gap_ahead_m, gap_aside_m) - thing.radius_m
+
+
 def is_path_clear(world: World, time_s: float) -> bool:
     """Whether the strip ahead of the camera is free: 2.5 m long, 0.5 m to either side, seen from the camera's floor point.
 
     A thing blocks it when the circle around its footprint reaches into the strip, a shelf when its rectangle does, a
     wall when the strip passes through it.
     """
+    if any(path_gap_m(world, thing, time_s) < 0 for thing in world.things_at(time_s)):
+        return False
     x, y, yaw = world.robot.at(time_s)
-    forward, left = np.array([math.cos(yaw), math.sin(yaw)]), np.array([-math.sin(yaw), math.cos(yaw)])
-    for thing in world.things_at(time_s):
-        offset = np.array(thing.way.at(time_s)[:2]) - (x, y)
-        ahead_m, aside_m = float(offset @ forward), abs(float(offset @ left))
-        gap_ahead_m = max(-ahead_m, ahead_m - CORRIDOR_LENGTH_M, 0.0)
-        gap_aside_m = max(aside_m - CORRIDOR_HALF_WIDTH_M, 0.0)
-        if math.hypot(gap_ahead_m, gap_aside_m) < thing.radius_m:
-            return False
+    forward, left = _axes(yaw)
     grid = np.stack(np.meshgrid(np.linspace(0, CORRIDOR_LENGTH_M, 26),
                                 np.linspace(-CORRIDOR_HALF_WIDTH_M, CORRIDOR_HALF_WIDTH_M, 11)), axis=-1).reshape(-1, 2)
     strip = np.array([x, y]) + grid[:, :1] * forward + grid[:, 1:] * left

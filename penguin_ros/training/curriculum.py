@@ -53,10 +53,12 @@ class Curriculum:
     sizes_a_video: int = 0          # most different sizes of old frames in one video; 0: any
     montage_share: float = 0.0      # of videos: cut together from several scenes (montage.py) ...
     last_montage_share: float = 0.0     # ... and how many at the end
+    backwards_share: float = 0.0    # of the other videos' clips: shown from their last frame to the first
     video_size: float = 1.5         # visual tokens of a batch of videos, in batches of the main size
     questions: int = 3              # about a single picture
     video_questions: int = 2        # about the newest frame of a video ...
-    time_questions: int = 3         # ... and about all of them
+    time_questions: int = 3         # ... and about all of them ...
+    change_weight: float = 1.0      # ... of which so many times as many as otherwise ask what changed
     old_frames_learn: float = 1.0   # share of video batches whose old frames teach the encoder too
     # An answer of one word has a few tokens, a caption dozens: by number alone the coordinates decide what is learnt.
     short_answer_weight: float = 1.0
@@ -114,7 +116,8 @@ class Curriculum:
         tokens = sum(rows * columns for rows, columns in (*old, newest))
         rows = round(self.video_size * self.rows * self.main_grid[0] * self.main_grid[1] / tokens)
         layout = Layout(grids=(*old, newest), captions=2 if len(old) < 3 else 1, questions=self.video_questions,
-                        time_questions=self.time_questions, is_montage=rng.random() < montage_share)
+                        time_questions=self.time_questions, change_weight=self.change_weight,
+                        is_montage=rng.random() < montage_share)
         return layout, max(4, min(self.rows // 2, rows))
 
 
@@ -146,6 +149,14 @@ def looking_back() -> Curriculum:
     return replace(going_deeper(), rows=24, main_share=0.38, old_frames_learn=0.35, montage_share=0.6, last_montage_share=0.2,
                    short_answer_weight=2.0, peak_lr=6e-4, peak_matrix_lr=1.2e-3, dense_weight=0.3, last_dense_weight=0.15,
                    pointer_weight=0.3)
+
+
+def looking_closer() -> Curriculum:
+    """As looking_back, with more questions about what changed, and clips that are shown backwards too; fewer montages, in which
+    nothing moves."""
+    return replace(looking_back(), main_share=0.34, video_share=0.54, montage_share=0.3, last_montage_share=0.15,
+                   backwards_share=0.4, change_weight=2.0, short_answer_weight=3.0, peak_lr=5e-4, peak_matrix_lr=1e-3,
+                   memory_weight=0.12)
 
 
 def pictures_only(**changes: Any) -> Curriculum:

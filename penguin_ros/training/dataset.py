@@ -6,6 +6,7 @@ A shard that appears while training runs is picked up by `refresh`; one that is 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class SeenObject:
     digit_px: float             # height of a readable digit in the camera's pixels, else 0
     box: Box
     distance_m: float
+    path_gap_m: float = math.nan    # to the strip that must be clear, negative in it; nan in clips rendered before it was noted
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class SceneFrame:
     objects: tuple[SeenObject, ...]
     faint: tuple[SeenObject, ...]   # seen, but too small or hidden too much to be named
     mount: Mount | None = None      # None where clips were rendered before it was noted
+    pose: tuple[float, float, float] | None = None      # the robot's x_m, y_m, yaw_rad; None where it says nothing
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def clip_from_record(record: dict[str, Any], width_px: int, height_px: int, *, s
     frames = tuple(
         SceneFrame(shard, frame['index'], frame['time_s'], frame['path_clear'],
                    _objects(frame['objects'], width_px, height_px), _objects(frame.get('faint', ()), width_px, height_px),
-                   mount)
+                   mount, tuple(frame['pose']) if 'pose' in frame else None)
         for frame in record['frames'])
     return Clip(record['seed'], frames, tuple(Event(**event) for event in record['events']))
 
@@ -128,4 +131,5 @@ def _objects(records: list[dict[str, Any]], width_px: int, height_px: int) -> tu
     def box(edges: list[float]) -> Box:
         return edges[0] / width_px, edges[1] / height_px, edges[2] / width_px, edges[3] / height_px
     return tuple(SeenObject(record['id'], record['kind'], record['colour'], record['digit'], record.get('digit_px', 0.0),
-                            box(record['box']), record['distance_m']) for record in records)
+                            box(record['box']), record['distance_m'], record.get('path_gap_m', math.nan))
+                 for record in records)

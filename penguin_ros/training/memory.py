@@ -2,13 +2,16 @@
 
 The auxiliary loss of objective.py gives the encoder a reason to see before anybody asks. Questions about number and time give
 the decoder as thin a signal: a few tokens for a dozen frames. Here every visual token must tell, halfway up the decoder, since
-when the thing under it has been in view, by frames and by the stamp, and what became of it; and the last token of every frame
-must tell how many things it shows, whether the path is clear, which looks are here or gone, and which came or went just now, by
-its own stamp and the one before. A question about a moment then finds its answer in one look. Heads are dropped after training.
+when the thing under it has been in view, by frames and by the stamp, where it was then and what became of it. The last token of
+every frame must tell how many things it shows, whether the path is clear, which looks are here or gone, which came or went just
+now, by its own stamp and the one before, what has changed since the first frame, and how far the robot itself went and turned:
+what only seems to move moves by that. A question about a moment then finds its answer in one look. Heads are dropped after
+training.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -24,9 +27,12 @@ from penguin_ros.training.texts import COLOURS, KINDS
 UNTOLD = -100
 LONGEST_AGO = 12                # shown frames; clips have no more
 MOST_COUNTED = 8
+MOST_CHANGED = 4                # what came, moved, was painted or went is counted up to 3
 CHANGES = ('came', 'moved', 'painted')      # what a thing in view can have gone through since the first frame shown
 LOOKS = len(KINDS) * len(COLOURS)
 COUNTED = 1 + len(KINDS) + len(COLOURS)
+CHANGED_WEIGHT = 2.0            # whether a thing moved or was painted takes longest to learn
+METRIC_WEIGHT = 5.0             # as of boxes in objective.py
 STAMP_DIGITS = 4                # hundreds, tens, ones and tenths of seconds
 
 
@@ -45,25 +51,30 @@ class FrameMemory:
     before: np.ndarray      # int [.., STAMP_DIGITS]: of the frame shown before
     came: np.ndarray        # float [.., LOOKS]: here and not in the frame shown before, -1 where untold
     went: np.ndarray        # float [.., LOOKS]: in the frame shown before and not here, -1 where untold
+    was: np.ndarray         # float [.., tokens, 4]: box of the thing under a token when it was first in view, nan where untold
+    left: np.ndarray        # float [.., LOOKS]: of things that went since the first frame shown, -1 where untold
+    changes: np.ndarray     # int [.., 4]: how many things came, moved, were painted (and are here), or went; UNTOLD
+    ride: np.ndarray        # float [.., 2]: metres ahead and radians turned since the first frame shown, nan where untold
 
 
 def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], covering: np.ndarray, *,
-                 whole: bool) -> FrameMemory:
+                 whole: bool, flipped: bool = False) -> FrameMemory:
     """What there is to know at the last of the ``chosen`` frames, stamped ``times_s``.
 
     ``covering`` int [tokens] is a place in its objects, or -1. Since when a thing is there is not told where another one that
-    looks alike was there before. Without ``whole`` older frames have lost tokens, so nothing is told that needs them.
+    looks alike was there before. Without ``whole`` older frames have lost tokens, so nothing is told that needs them. Of a
+    ``flipped`` clip boxes and turns are mirrored.
     """
     frame, older = clip.frames[chosen[-1]], [clip.frames[index] for index in chosen[:-1]]
     told = whole and bool(older)
     count = len(frame.objects)
     ago, changed = np.full(count + 1, UNTOLD), np.full((count + 1, len(CHANGES)), -1.0, np.float32)
-    first_stamp = np.full((count + 1, STAMP_DIGITS), UNTOLD)
+    first_stamp, was = np.full((count + 1, STAMP_DIGITS), UNTOLD), np.full((count + 1, 4), np.nan, np.float32)
+    changes = changes_of(clip, chosen, list(range(len(chosen)))) if told else None
     here, gone = _labels(_looks(frame.objects)), np.full(LOOKS, -1.0, np.float32)
     here[_places(_looks(frame.faint) - _looks(frame.objects))] = -1.0
     if told:
         faint_ids = {one.id for shown in (*older, frame) for one in shown.faint}
-        changes = changes_of(clip, chosen, list(range(len(chosen))))
         for place, one in enumerate(frame.objects):
             first = next((slot for slot, shown in enumerate(older) if any(one.id == other.id for other in shown.objects)),
                          len(older))
@@ -71,6 +82,8 @@ def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], co
             if one.id not in faint_ids and not alike:
                 ago[place] = min(len(older) - first, LONGEST_AGO - 1)
                 first_stamp[place] = _digits(times_s[first])
+                if first < len(older):
+                    was[place] = _box_of(older[first], one.id, flipped)
             if changes is not None:
                 changed[place] = [any((what, one.id) == change[:2] for change in changes) for what in CHANGES]
         earlier = set().union(*(_looks(shown.objects) for shown in older))
@@ -80,7 +93,36 @@ def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], co
     counts = [count, *(kinds.count(kind) for kind in KINDS), *(colours.count(colour) for colour in COLOURS)]
     return FrameMemory(ago[covering], changed[covering], np.minimum(counts, MOST_COUNTED - 1), np.array(int(frame.path_clear)),
                        here, gone, first_stamp[covering], _digits(times_s[-1]),
-                       _digits(times_s[-2]) if older else np.full(STAMP_DIGITS, UNTOLD), *_came_and_went(older, frame, told))
+                       _digits(times_s[-2]) if older else np.full(STAMP_DIGITS, UNTOLD), *_came_and_went(older, frame, told),
+                       was[covering], *_left_and_changes(older, frame, changes),
+                       _ride(older[0], frame, flipped) if told else np.full(2, np.nan, np.float32))
+
+
+def _box_of(frame: SceneFrame, id: int, flipped: bool) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = next(one.box for one in frame.objects if one.id == id)
+    return (1.0 - x1, y0, 1.0 - x0, y1) if flipped else (x0, y0, x1, y1)
+
+
+def _left_and_changes(older: Sequence[SceneFrame], frame: SceneFrame,
+                      changes: tuple[tuple[str, int, float], ...] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Looks of what went, by the thing and not by its looks alone, and how many things each question about change is about."""
+    if changes is None:
+        return np.full(LOOKS, -1.0, np.float32), np.full(1 + len(CHANGES), UNTOLD)
+    went = {id for what, id, _ in changes if what == 'went'}
+    looks = {one.id: _look(one) for shown in older for one in shown.objects if one.id in went}
+    here = {one.id for one in frame.objects}
+    counts = [len({id for name, id, _ in changes if name == what and id in here}) for what in CHANGES]
+    return _labels(set(looks.values())), np.minimum([*counts, len(went)], MOST_CHANGED - 1)
+
+
+def _ride(first: SceneFrame, frame: SceneFrame, flipped: bool) -> np.ndarray:
+    """Float [2]: metres ahead and radians to the left that the robot went since a frame; what moved looks otherwise by that."""
+    if first.pose is None or frame.pose is None:
+        return np.full(2, np.nan, np.float32)
+    (x0, y0, yaw0), (x1, y1, yaw1) = first.pose, frame.pose
+    ahead_m = (x1 - x0) * math.cos(yaw0) + (y1 - y0) * math.sin(yaw0)
+    turned_rad = math.atan2(math.sin(yaw1 - yaw0), math.cos(yaw1 - yaw0))
+    return np.array([ahead_m, -turned_rad if flipped else turned_rad], np.float32)
 
 
 def _came_and_went(older: Sequence[SceneFrame], frame: SceneFrame, told: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -131,16 +173,17 @@ class MemoryHead(nn.Module):
         super().__init__()
         digits = 10 * STAMP_DIGITS
         self.stamp = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits))
-        self.token = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, LONGEST_AGO + len(CHANGES)))
-        self.first = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits))
-        self.frame_sizes = [COUNTED * MOST_COUNTED, 2, LOOKS, LOOKS, LOOKS, LOOKS, digits, digits]
+        self.token = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, LONGEST_AGO + 4))
+        self.first = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits + len(CHANGES)))
+        self.frame_sizes = [COUNTED * MOST_COUNTED, 2, LOOKS, LOOKS, LOOKS, LOOKS, digits, digits, LOOKS,
+                            (1 + len(CHANGES)) * MOST_CHANGED, 2]
         self.frame = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(self.frame_sizes)))
 
     def forward(self, states: Sequence[torch.Tensor], starts: torch.Tensor, memories: Sequence[FrameMemory]) -> torch.Tensor:
         """Three ``states`` [B, S, width], lower ones first, int ``starts`` [B, slots] -> the scalar loss.
 
-        A token's own stamp is read off the first, since when its thing is here off the second, and off the third the stamp of
-        that moment and what the frame's last token knows.
+        A token's own stamp is read off the first, since when its thing is here and where it was off the second, and off the
+        third the stamp of that moment, what became of it, and what the frame's last token knows.
         """
         device = states[0].device
         rows = torch.arange(len(starts), device=device)[:, None]
@@ -156,16 +199,20 @@ class MemoryHead(nn.Module):
 
         own = torch.from_numpy(np.concatenate([np.repeat(memory.stamp, memory.ago.shape[1], axis=0)
                                                for memory in memories])).to(device)
-        said_ago, said_changed = self.token(middle).split([LONGEST_AGO, len(CHANGES)], dim=-1)
-        counts, path, here, gone, came, went, stamp, before = self.frame(ends).split(self.frame_sizes, dim=-1)
+        said_ago, said_was = self.token(middle).split([LONGEST_AGO, 4], dim=-1)
+        said_first, said_changed = self.first(late).split([10 * STAMP_DIGITS, len(CHANGES)], dim=-1)
+        known = self.frame(ends).split(self.frame_sizes, dim=-1)
+        counts, path, here, gone, came, went, stamp, before, left, changes, ride = known
         loss = functional.cross_entropy(counts.reshape(-1, MOST_COUNTED), told('counts').flatten())
         loss = loss + functional.cross_entropy(path, told('path'))
-        for said, name in ((here, 'here'), (gone, 'gone'), (came, 'came'), (went, 'went')):
+        for said, name in ((here, 'here'), (gone, 'gone'), (came, 'came'), (went, 'went'), (left, 'left')):
             loss = loss + _told_loss(said, told(name))
-        loss = loss + _told_loss(said_changed, told('changed', of_tokens=True))
+        for said, answers in zip(said_changed.unbind(-1), told('changed', of_tokens=True).unbind(-1)):
+            loss = loss + CHANGED_WEIGHT * _told_loss(said, answers)
+        loss = loss + _class_loss(changes, told('changes'), MOST_CHANGED)
+        loss = loss + _metric_loss(said_was, told('was', of_tokens=True)) + _metric_loss(ride, told('ride'))
         slots = torch.cat([torch.full((memory.ago.size,), slot) for slot, memory in enumerate(memories)]).to(device)
         ago, first = told('ago', of_tokens=True), told('first', of_tokens=True)
-        said_first = self.first(late)
         # Most things are there from the first frame on: alone they would decide what is learnt.
         for group in ((ago >= 0) & (ago == slots), (ago >= 0) & (ago < slots)):
             if group.any():
@@ -181,6 +228,12 @@ def _class_loss(said: torch.Tensor, told: torch.Tensor, classes: int) -> torch.T
     if not (told != UNTOLD).any():
         return said.sum() * 0.0
     return functional.cross_entropy(said.reshape(-1, classes), told.flatten(), ignore_index=UNTOLD)
+
+
+def _metric_loss(said: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Mean distance from what is told, METRIC_WEIGHT times; 0 where nothing is."""
+    known = told.isfinite()
+    return METRIC_WEIGHT * (said[known] - told[known]).abs().mean() if known.any() else said.sum() * 0.0
 
 
 def _told_loss(said: torch.Tensor, told: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def _times(frames: int, rng: random.Random) -> list[float]:
 
 def _renumbered(frame: SceneFrame, first_id: int, time_s: float) -> SceneFrame:
     objects, faint = (tuple(replace(one, id=one.id + first_id) for one in things) for things in (frame.objects, frame.faint))
-    return replace(frame, time_s=time_s, objects=objects, faint=faint)
+    return replace(frame, time_s=time_s, objects=objects, faint=faint, pose=None)     # scenes share no floor
 
 
 def _comings_and_goings(frames: Sequence[SceneFrame]) -> list[Event]:
@@ -81,3 +81,16 @@ def _comings_and_goings(frames: Sequence[SceneFrame]) -> list[Event]:
         events += [Event(slot, 'entered_view', id) for id in sorted(now - before)]
         events += [Event(slot, 'left_view', id) for id in sorted(before - now)]
     return events
+
+
+_BACKWARDS = {'appeared': 'left', 'left': 'appeared', 'entered_view': 'left_view', 'left_view': 'entered_view',
+              'light_on': 'light_off', 'light_off': 'light_on'}
+
+
+def backwards(clip: Clip) -> Clip:
+    """A clip's frames from the last to the first, at rising stamps: what came leaves, what moved moves back."""
+    count, end_s = len(clip.frames), clip.frames[-1].time_s
+    frames = tuple(replace(frame, time_s=round(end_s - frame.time_s, 3)) for frame in reversed(clip.frames))
+    events = tuple(replace(event, frame=count - event.frame, type=_BACKWARDS.get(event.type, event.type))
+                   for event in reversed(clip.events))
+    return replace(clip, frames=frames, events=events)

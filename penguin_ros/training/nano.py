@@ -29,6 +29,7 @@ from penguin_ros.training.curriculum import ClipDeck, Curriculum
 from penguin_ros.training.dataset import Clip, Split, open_split
 from penguin_ros.training.llm_start import start_encoder_from, train_text_model
 from penguin_ros.training.memory import MemoryHead
+from penguin_ros.training.montage import backwards
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
 from penguin_ros.training.objective import DenseHead, StepLoss, step_loss, word_weights
 from penguin_ros.training.rows import Batch, Words, build_batch
@@ -178,6 +179,9 @@ class Trainer:
         frames = len(layout.grids)
         clips = (deck.montages(split.clips, rows, frames=frames) if layout.is_montage
                  else deck.deal(split.clips, rows, least_frames=frames))
+        share = self.run.curriculum.backwards_share
+        if share and frames > 1 and not layout.is_montage:
+            clips = [backwards(clip) if rng.random() < share else clip for clip in clips]
         batch = build_batch(split, clips, layout, self.words, rng, with_memory=self.memory_head is not None)
         return Drawn(batch, shared.random() < self.run.curriculum.old_frames_learn)
 

@@ -25,18 +25,20 @@ KIND_WORD_WEIGHT = 3.0
 DIGITS = 10
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
+FAR_FROM_PATH_M = 1.0
 POINTER_LAYERS = 2              # whose first head looks where the answer can be read off
 
 
 class DenseHead(nn.Module):
     """Reads kind, colour, digit, box and own place off each merged encoder token.
 
-    With ``distance`` also how far away what stands there is, and the floor behind it: how far ahead, and whether of the path.
+    With ``distance`` also how far away what stands there is, how far off the path and whether in it, and the floor behind it:
+    how far ahead, and whether of the path.
     """
 
     def __init__(self, width: int, *, distance: bool = False) -> None:
         super().__init__()
-        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, 3 * distance]
+        self.sizes = [1 + len(KINDS), len(COLOURS), DIGITS, 4, 2, 5 * distance]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, targets: DenseTargets, columns: int) -> torch.Tensor:
@@ -55,6 +57,7 @@ class DenseHead(nn.Module):
             loss = loss + BOX_WEIGHT * (box[covered] - targets.box[covered]).abs().mean()
             if metres.shape[-1]:
                 loss = loss + (metres[..., 0][covered] - targets.distance[covered]).abs().mean()
+                loss = loss + _path_loss(metres[..., 3][covered], metres[..., 4][covered], targets.path_gap[covered])
         if metres.shape[-1] and targets.floor.isfinite().all():
             loss = loss + (metres[..., 1] - targets.floor).abs().mean()
             loss = loss + functional.binary_cross_entropy_with_logits(metres[..., 2], targets.on_path)
@@ -62,6 +65,16 @@ class DenseHead(nn.Module):
         if readable.any():
             loss = loss + DIGIT_WEIGHT * functional.cross_entropy(digit[readable], targets.digit[readable])
         return loss
+
+
+def _path_loss(said_m: torch.Tensor, said_inside: torch.Tensor, gap_m: torch.Tensor) -> torch.Tensor:
+    """Of metres to the path, exact near its edge only, and of being in it; nothing where it is unknown."""
+    known = gap_m.isfinite()
+    if not known.any():
+        return (said_m.sum() + said_inside.sum()) * 0.0
+    gap_m = gap_m[known]
+    inside = functional.binary_cross_entropy_with_logits(said_inside[known], (gap_m < 0).float())
+    return inside + (said_m[known] - gap_m.clamp(-FAR_FROM_PATH_M, FAR_FROM_PATH_M)).abs().mean()
 
 
 @dataclass

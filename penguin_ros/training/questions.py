@@ -205,7 +205,11 @@ def count_turn(rng: random.Random, view: View) -> Turn:
 
 
 def path_turn(rng: random.Random, view: View) -> Turn:
-    return Turn('path', rng.choice(texts.PATH_QUESTIONS), 'yes' if view.newest.path_clear else 'no')
+    """A blocked path is read off what stands in it, a clear one off the end of the frame."""
+    newest = len(view.frames) - 1
+    inside: Sources = tuple((newest, seen.id) for seen in view.newest.objects if seen.path_gap_m < 0)
+    answer, sources = ('yes', ((newest, None),)) if view.newest.path_clear else ('no', inside)
+    return Turn('path', rng.choice(texts.PATH_QUESTIONS), answer, (sources,) if sources else ())
 
 
 def sign_turn(rng: random.Random, view: View) -> Turn | None:
@@ -231,11 +235,13 @@ def change_turn(rng: random.Random, view: View) -> Turn | None:
     what = rng.choice(happened) if happened and rng.random() < 0.6 else rng.choice(sorted(_CHANGE_QUESTIONS))
     changed = {id for name, id, _ in view.changes if name == what}
     in_view = {one.id for one in view.newest.objects}
-    found = _left_to_right([(_thing(view, one), ((slot, one.id),)) for slot, one in _latest_looks(view).values()
+    end = (len(view.frames) - 1, None)      # the newest frame's, where memory.py asks what went and how many changed
+    found = _left_to_right([(_thing(view, one), ((slot, one.id), end) if what == 'went' else ((slot, one.id),))
+                            for slot, one in _latest_looks(view).values()
                             if one.id in changed and (one.id in in_view or what == 'went')])
     things = [replace(thing, digit=None, box=None) if what == 'went' else thing for thing, _ in found]
     return Turn('change', rng.choice(_CHANGE_QUESTIONS[what]), f'{texts.located(things, view.coordinates) or texts.NOTHING}.',
-                tuple(source for _, source in found))
+                tuple(source for _, source in found) or ((end,),))
 
 
 def when_turn(rng: random.Random, view: View) -> Turn | None:
@@ -352,10 +358,11 @@ def sample_questions(rng: random.Random, view: View, count: int) -> list[Turn]:
     return turns
 
 
-def sample_time_questions(rng: random.Random, view: View, count: int) -> list[Turn]:
-    """Up to ``count`` different questions about what happened over the whole view."""
+def sample_time_questions(rng: random.Random, view: View, count: int, *, change_weight: float = 1.0) -> list[Turn]:
+    """Up to ``count`` different questions about what happened over the whole view; what changed is asked so much more often."""
     turns: dict[str, Turn] = {}
-    askers, weights = zip(*TIME_QUESTIONS)
+    askers = [asker for asker, _ in TIME_QUESTIONS]
+    weights = [weight * (change_weight if asker is change_turn else 1.0) for asker, weight in TIME_QUESTIONS]
     for _ in range(4 * count):
         if len(turns) >= count:
             break

@@ -35,7 +35,7 @@ from penguin_ros.training.questions import (
     sample_questions,
     sample_time_questions,
 )
-from penguin_ros.training.texts import COLOURS, KINDS, Coordinates
+from penguin_ros.training.texts import COLOURS, COORDINATE_TOKENS, KINDS, Coordinates
 
 TokenGrid = tuple[int, int]         # rows and columns of visual tokens, not of patches
 
@@ -91,6 +91,7 @@ class DenseTargets:
     distance: torch.Tensor          # float [B, tokens]: natural logarithm of metres; only where something stands
     floor: torch.Tensor             # float [B, tokens]: log of metres to the floor behind a token's middle, nan if unknown
     on_path: torch.Tensor           # float [B, tokens]: 1 where that floor is of the strip that must be clear, else 0
+    path_gap: torch.Tensor          # float [B, tokens]: metres from what stands there to that strip, nan if unknown
 
 
 class Words:
@@ -103,6 +104,7 @@ class Words:
         self.image_id = self.id_of(IMAGE)
         self.end_id = self.id_of(TURN_END)
         self.item_end_id = self.id_of(';')
+        self.coordinate_ids = frozenset(self.id_of(token) for token in COORDINATE_TOKENS)
 
     def id_of(self, token: str) -> int:
         """The id of one added token."""
@@ -122,6 +124,7 @@ class Layout:
     questions: int = 3                  # about the newest frame
     captions: int = 1                   # of that many newest frames
     time_questions: int = 3             # about all frames, in most rows of several
+    change_weight: float = 1.0          # how much more often than otherwise those ask what changed
     is_montage: bool = False            # whether the frames are of several scenes
 
 
@@ -172,7 +175,9 @@ class _RowWriter:
             if target >= 0 and item < len(turn.sources):
                 pointers.append((len(self.ids), turn.sources[item]))
             item += target == self.words.item_end_id
-            self._put(token, position, self._groups, sees, frame, False, target, is_short)
+            # A place in a short answer is as many tokens as the rest of it, and no harder than in a caption.
+            self._put(token, position, self._groups, sees, frame, False, target,
+                      is_short and target not in self.words.coordinate_ids)
             position += 1
         self.pointers += [(place, sources, 1.0 / len(pointers)) for place, sources in pointers]
         self.skills.append((turn.skill, len(self.ids) - len(written), len(self.ids)))
@@ -205,7 +210,8 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
                       for index, grid, found in zip(chosen, layout.grids, covering)])
         sources.append(_sources(clip, chosen, covering, row))
         if with_memory:
-            memory.append([frame_memory(clip, chosen[:slot + 1], row.times_s[:slot + 1], found, whole=row.is_whole)
+            memory.append([frame_memory(clip, chosen[:slot + 1], row.times_s[:slot + 1], found, whole=row.is_whole,
+                                        flipped=flipped)
                            for slot, found in enumerate(covering)])
     length = -(-max(len(row.ids) for row in rows) // _PAD_TO) * _PAD_TO
     slots = range(len(layout.grids))
@@ -219,7 +225,7 @@ def build_batch(split: Split, clips: Sequence[Clip], layout: Layout, words: Word
         targets=torch.from_numpy(_padded([row.targets for row in rows], length, -100)),
         short=torch.from_numpy(_padded([row.short for row in rows], length, False, np.bool_)),
         skills=[row.skills for row in rows],
-        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(7)))
+        dense=[DenseTargets(*(torch.from_numpy(np.stack([row[slot][part] for row in dense])) for part in range(8)))
                for slot in slots],
         memory=[stacked([row[slot] for row in memory]) for slot in slots] if with_memory else [],
         pointers=_pointers(rows, sources, length))
@@ -281,7 +287,7 @@ def _row(clip: Clip, chosen: Sequence[int], layout: Layout, words: Words, rng: r
             turns = sample_questions(rng, view, layout.questions)
             if asks_changes:
                 view = replace(view, changes=changes_of(clip, chosen, times_s))
-                turns += sample_time_questions(rng, view, layout.time_questions)
+                turns += sample_time_questions(rng, view, layout.time_questions, change_weight=layout.change_weight)
             for turn in turns:
                 row.turn(turn, slot)
     return row
@@ -340,14 +346,15 @@ def _box_shown(seen: SeenObject, flipped: bool) -> tuple[float, float, float, fl
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
-    """Kind, colour, digit, box and distance of the object that covers each token, and the floor behind it (DenseTargets)."""
+    """What DenseTargets says of one frame: about the object that covers each token, and about the floor behind it."""
     height_px = grid[0] * TOKEN_PX
     told = [(1 + KINDS.index(seen.kind), COLOURS.index(seen.colour),
              seen.digit if seen.digit is not None and is_readable(seen, height_px) else -100) for seen in frame.objects]
     kind, colour, digit = np.array([*told, (0, -100, -100)])[covering].T
     box = np.array([*(_box_shown(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
     distance = np.array([*(math.log(max(seen.distance_m, 0.1)) for seen in frame.objects), 0.0], dtype=np.float32)
-    return kind, colour, digit, box[covering], distance[covering], *_floor(frame.mount, grid)
+    path_gap = np.array([*(seen.path_gap_m for seen in frame.objects), math.nan], dtype=np.float32)
+    return kind, colour, digit, box[covering], distance[covering], *_floor(frame.mount, grid), path_gap[covering]
 
 
 def _floor(mount: Mount | None, grid: TokenGrid) -> tuple[np.ndarray, np.ndarray]:

@@ -77,6 +77,31 @@ def test_a_frame_knows_what_came_and_went_with_it_and_its_stamp() -> None:
     assert third.first.tolist() == [[5, 9, 9, 5], [UNTOLD] * 4, [5, 9, 8, 5]], 'crate, nothing, ball'
 
 
+def test_the_end_of_a_frame_knows_how_many_things_changed_and_what_went_by_the_thing() -> None:
+    memory = frame_memory(CLIP, [0, 1, 2, 3], STAMPS_S[:4], CRATE_NOTHING_BALL, whole=True)
+    assert memory.changes.tolist() == [1, 1, 1, 1], 'the crate came and was painted, the ball moved, the cone went'
+    assert np.flatnonzero(memory.left > 0).tolist() == [_look(CONE)]
+    painted = frame_memory(CLIP, [2, 3], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True)
+    assert painted.changes.tolist() == [0, 0, 1, 0]
+    assert not painted.left.any(), 'no red crate any more, but it did not leave'
+    unclear = frame_memory(replace(CLIP, events=()), [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True)
+    assert (unclear.left == -1.0).all()
+    assert (unclear.changes == UNTOLD).all()
+
+
+def test_a_token_knows_where_its_thing_was_at_first_and_the_frame_how_the_robot_went() -> None:
+    was_left = replace(BALL, box=(0.1, 0.6, 0.2, 0.7))
+    clip = replace(CLIP, frames=(replace(_frame(was_left, CONE), pose=(1.0, 2.0, 1.5)),
+                                 replace(_frame(CRATE, BALL, CONE), pose=(1.0, 2.5, 1.8))))
+    for flipped, box, turned_rad in ((False, was_left.box, 0.3), (True, (0.8, 0.6, 0.9, 0.7), -0.3)):
+        memory = frame_memory(clip, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True, flipped=flipped)
+        assert np.isnan(memory.was[:2]).all(), 'the crate has only just come'
+        assert memory.was[2] == pytest.approx(box)
+        assert memory.ride == pytest.approx([0.5 * np.sin(1.5), turned_rad])
+    assert np.isnan(frame_memory(clip, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=False).ride).all()
+    assert np.isnan(frame_memory(CLIP, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True).ride).all(), 'no pose'
+
+
 def test_nothing_is_told_that_is_not_clear() -> None:
     first = frame_memory(CLIP, [0], STAMPS_S[:1], CRATE_NOTHING_BALL, whole=True)
     thinned = frame_memory(CLIP, [0, 1, 2], STAMPS_S[:3], CRATE_NOTHING_BALL, whole=False)
@@ -153,7 +178,7 @@ def test_seldom_answers_count_as_much_as_common_ones() -> None:
         return float(head([states] * 3, starts, [stacked([memory]) for memory in memories]).detach())
 
     assert later.ago.tolist() == [0, UNTOLD, 1], 'the crate came just now, the ball was there'
-    one_token = replace(first, ago=first.ago[:1], changed=first.changed[:1], first=first.first[:1])
+    one_token = replace(first, ago=first.ago[:1], changed=first.changed[:1], first=first.first[:1], was=first.was[:1])
     both, came, stayed = (loss(one_token, replace(later, ago=np.where(keep, later.ago, UNTOLD),
                                                   first=np.where(keep[:, None], later.first, UNTOLD)))
                           for keep in (np.array([True] * 3), np.array([True, False, False]), np.array([False, False, True])))

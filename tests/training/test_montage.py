@@ -10,10 +10,11 @@ import pytest
 
 from penguin_ros.training.curriculum import ClipDeck
 from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject
-from penguin_ros.training.montage import montage
+from penguin_ros.training.montage import backwards, montage
 from penguin_ros.training.questions import changes_of
 
 CRATE = SeenObject(1, 'crate', 'red', None, 0.0, (0.1, 0.5, 0.3, 0.8), 2.0)
+CONE = SeenObject(2, 'cone', 'white', None, 0.0, (0.4, 0.1, 0.5, 0.5), 2.5)
 BALL = SeenObject(1, 'ball', 'blue', None, 0.0, (0.6, 0.6, 0.7, 0.7), 3.0)
 
 
@@ -75,3 +76,13 @@ def test_the_deck_deals_montages_of_as_many_frames_as_asked() -> None:
     dealt = ClipDeck(random.Random(1)).montages([CRATES, BALLS], 20, frames=3)
     assert [len(clip.frames) for clip in dealt] == [3] * 20
     assert {1, 2} == {scene for clip in dealt for scene in _scenes(clip)}
+
+
+def test_backwards_what_came_leaves_and_the_clip_is_itself_again_the_other_way_round() -> None:
+    clip = _clip(0, (CRATE,), (CRATE, CONE), (CRATE, CONE), events=(Event(1, 'appeared', 2), Event(2, 'moved', 1)))
+    back = backwards(clip)
+    assert [frame.objects for frame in back.frames] == [frame.objects for frame in reversed(clip.frames)]
+    assert [frame.time_s for frame in back.frames] == [0.0, 1.0, 2.0]
+    assert back.events == (Event(1, 'moved', 1), Event(2, 'left', 2))
+    assert changes_of(back, range(3), [0.0, 1.0, 2.0]) == (('moved', 1, 1.0), ('went', 2, 2.0))
+    assert backwards(back) == clip

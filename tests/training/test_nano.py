@@ -16,7 +16,7 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, pictures_only
+from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, looking_closer, pictures_only
 from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
@@ -144,6 +144,14 @@ def test_a_run_that_looks_back_has_fewer_montages_in_time() -> None:
         assert sum(layout.is_montage for layout in found) / len(found) == pytest.approx(share, abs=0.1)
 
 
+def test_a_run_that_looks_closer_asks_more_about_changes_and_shows_clips_backwards() -> None:
+    course, rng = looking_closer(), random.Random(3)
+    videos = [layout for layout, _ in (course.layout(rng, 0.5) for _ in range(400)) if len(layout.grids) > 1]
+    assert all(layout.change_weight == 2.0 for layout in videos)
+    assert 0.1 < sum(layout.is_montage for layout in videos) / len(videos) < 0.35
+    assert course.backwards_share > 0.0 == looking_back().backwards_share
+
+
 def test_what_is_asked_besides_the_answers_fades_until_they_decide() -> None:
     course = looking_back()
     assert going_deeper().memory_weight_at(0.0) > 0.0
@@ -157,7 +165,7 @@ def test_a_run_that_looks_back_learns_from_clips_and_montages_and_goes_on_where_
     draw_split(tmp_path / 'data' / 'train', 20, seed=5, frames=5)
     draw_split(tmp_path / 'data' / 'valid', 4, seed=6, frames=4)
     train_nano(_run(data, tmp_path / 'first', max_steps=1))
-    course = replace(looking_back(), main_grid=(4, 5), rows=4, video_share=0.6, long_share=0.0, heads_alone_steps=1)
+    course = replace(looking_closer(), main_grid=(4, 5), rows=4, video_share=0.6, long_share=0.0, heads_alone_steps=1)
     run = replace(_run(tmp_path / 'data', tmp_path / 'out', start_from=tmp_path / 'first', decoder_layers=3, max_steps=6),
                   curriculum=course)
     train_nano(run)

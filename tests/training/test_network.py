@@ -132,6 +132,21 @@ def test_frames_of_one_size_are_encoded_together_and_old_ones_may_teach_nothing(
     assert rows.requires_grad
 
 
+def test_places_in_an_answer_about_change_count_no_more_than_in_a_caption(words: Words, tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips', 8, seed=6, frames=8)
+    split = open_split(tmp_path / 'clips')
+    layout = Layout(grids=((3, 4),) * 3, questions=0, time_questions=6, change_weight=5.0)
+    batch = build_batch(split, split.clips, layout, words, random.Random(2))
+    found = {True: 0, False: 0}
+    for row, skills in enumerate(batch.skills):
+        for skill, first, last in skills:
+            if skill == 'change':
+                for target, short in zip(batch.targets[row, first:last].tolist(), batch.short[row, first:last].tolist()):
+                    assert short == (target not in words.coordinate_ids)
+                    found[short] += 1
+    assert min(found.values()) > 4
+
+
 def test_short_answers_are_told_from_captions_and_places_and_count_more(network: Network, words: Words,
                                                                         tmp_path: Path) -> None:
     draw_split(tmp_path / 'clips', 8, seed=6)

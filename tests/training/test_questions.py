@@ -17,6 +17,7 @@ from penguin_ros.training.questions import (
     count_turn,
     order_turn,
     passed_turn,
+    path_turn,
     region_turn,
     sample_questions,
     sample_time_questions,
@@ -163,6 +164,26 @@ def test_questions_of_one_row_are_different() -> None:
         assert len({turn.skill for turn in turns}) == len(turns) == 4
 
 
+def test_a_blocked_path_is_read_off_what_stands_in_it_and_a_clear_one_off_the_end_of_the_frame() -> None:
+    inside, beside = replace(CRATE, path_gap_m=-0.2), replace(BALL, path_gap_m=0.1)
+    blocked = View((_frame(BALL), replace(_frame(inside, beside), path_clear=False)), (0.0, 1.0), 168)
+    assert (turn := path_turn(random.Random(0), blocked)).sources == (((1, 1),),)
+    assert turn.answer == 'no'
+    assert path_turn(random.Random(0), _view(CRATE, beside)).sources == (((0, None),),)
+    unknown = replace(blocked, frames=(replace(_frame(CRATE), path_clear=False),))
+    assert path_turn(random.Random(0), unknown).sources == (), 'rendered before gaps were noted, or a wall'
+
+
+def test_what_changed_is_asked_so_much_more_often_without_changing_what_is_asked_otherwise() -> None:
+    view = View((_frame(CRATE, SIGN), _frame(CRATE, BALL), _frame(BALL)), (3.0, 4.5, 6.0), 168,
+                changes=(('came', 2, 4.5), ('went', 3, 4.5), ('went', 1, 6.0)))
+    asked = {weight: [turn.skill for seed in range(300)
+                      for turn in sample_time_questions(random.Random(seed), view, 1, change_weight=weight)]
+             for weight in (1.0, 3.0)}
+    assert 0.25 < asked[1.0].count('change') / 300 < 0.42
+    assert 0.5 < asked[3.0].count('change') / 300 < 0.7
+
+
 def test_every_answer_says_where_it_can_be_read_off() -> None:
     flipped = replace(_view(CRATE, BALL), flipped=True)
     assert caption_turn(random.Random(0), _view(CRATE, BALL)).sources == (((0, 1),), ((0, 2),))
@@ -177,8 +198,8 @@ def test_every_answer_says_where_it_can_be_read_off() -> None:
     assert found['When did you last see the red crate?'] == (((1, 1),),)
     assert found['When did you first see the red crate?'] == (((0, 1),),)
     assert found['What appeared?'] == (((2, 2),),)
-    assert found['What left?'] == (((1, 1),), ((0, 3),)), 'where they were last, left to right'
-    assert found['What moved?'] == ()
+    assert found['What left?'] == (((1, 1), (2, None)), ((0, 3), (2, None))), 'where they were last, and where that is known'
+    assert found['What moved?'] == (((2, None),),), 'nothing did'
     assert found['Did a red crate pass?'] == (((0, 1), (1, 1)),)
     assert found['Which came first, the red crate or the blue ball?'] == (((0, 1),),)
     assert found['Where is the blue ball?'] == found['What colour is the ball?'] == (((2, 2),),)
