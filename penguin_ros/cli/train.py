@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train: four runs, three hours
+  penguin train nano                          render the scenes if they are missing, then train: five runs, under four hours
   penguin train nano --resume                 go on where an interrupted run stopped
   penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of the runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS, _FIFTH_HOURS = 0.65, 0.2, 0.6, 1.5, 1.5
+_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS, _FIFTH_HOURS = 0.65, 0.2, 0.6, 1.5, 0.85
 _FAST_HOURS = 0.05
 _GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
