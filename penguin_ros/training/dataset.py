@@ -32,6 +32,12 @@ class SeenObject:
     path_gap_m: float = math.nan    # to the strip that must be clear, negative in it; nan in clips rendered before it was noted
 
 
+def shown_box(seen: SeenObject, flipped: bool) -> Box:
+    """Its box in the picture as shown: mirrored or not."""
+    x0, y0, x1, y1 = seen.box
+    return (1.0 - x1, y0, 1.0 - x0, y1) if flipped else seen.box
+
+
 @dataclass(frozen=True)
 class Mount:
     """How the camera sits above the floor; pitch is down."""

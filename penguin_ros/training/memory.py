@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject
+from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject, shown_box
 from penguin_ros.training.questions import changes_of
 from penguin_ros.training.texts import COLOURS, KINDS
 
@@ -83,7 +83,7 @@ def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], co
                 ago[place] = min(len(older) - first, LONGEST_AGO - 1)
                 first_stamp[place] = _digits(times_s[first])
                 if first < len(older):
-                    was[place] = _box_of(older[first], one.id, flipped)
+                    was[place] = next(shown_box(seen, flipped) for seen in older[first].objects if seen.id == one.id)
             if changes is not None:
                 changed[place] = [any((what, one.id) == change[:2] for change in changes) for what in CHANGES]
         earlier = set().union(*(_looks(shown.objects) for shown in older))
@@ -96,11 +96,6 @@ def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], co
                        _digits(times_s[-2]) if older else np.full(STAMP_DIGITS, UNTOLD), *_came_and_went(older, frame, told),
                        was[covering], *_left_and_changes(older, frame, changes),
                        _ride(older[0], frame, flipped) if told else np.full(2, np.nan, np.float32))
-
-
-def _box_of(frame: SceneFrame, id: int, flipped: bool) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = next(one.box for one in frame.objects if one.id == id)
-    return (1.0 - x1, y0, 1.0 - x0, y1) if flipped else (x0, y0, x1, y1)
 
 
 def _left_and_changes(older: Sequence[SceneFrame], frame: SceneFrame,

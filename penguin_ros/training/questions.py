@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from penguin_ros.training import texts
-from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject
+from penguin_ros.training.dataset import Clip, SceneFrame, SeenObject, shown_box
 from penguin_ros.training.texts import Thing
 
 READABLE_DIGIT_PX = 20      # in the camera's pixels: smaller digits are not stated
@@ -65,10 +65,8 @@ def _left_to_right(things: Sequence[tuple[Thing, Sources]]) -> list[tuple[Thing,
 
 
 def _thing(view: View, seen: SeenObject) -> Thing:
-    box = seen.box
-    if view.flipped:
-        box = (1.0 - box[2], box[1], 1.0 - box[0], box[3])
-    return Thing(seen.kind, seen.colour, seen.digit if is_readable(seen, view.shown_height_px) else None, box)
+    return Thing(seen.kind, seen.colour, seen.digit if is_readable(seen, view.shown_height_px) else None,
+                 shown_box(seen, view.flipped))
 
 
 def is_readable(seen: SeenObject, shown_height_px: int) -> bool:

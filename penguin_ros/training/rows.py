@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from penguin_ros.core.pixels import resize
 from penguin_ros.core.prompt import IMAGE, TURN_END, frame_lead, question_tail, stream_head
 from penguin_ros.sim.world import CORRIDOR_HALF_WIDTH_M, CORRIDOR_LENGTH_M
-from penguin_ros.training.dataset import Clip, Mount, SceneFrame, SeenObject, Split
+from penguin_ros.training.dataset import Clip, Mount, SceneFrame, Split, shown_box
 from penguin_ros.training.memory import FrameMemory, frame_memory, stacked
 from penguin_ros.training.network import MASKED, TOKEN_PX
 from penguin_ros.training.questions import (
@@ -332,17 +332,12 @@ def _covering(frame: SceneFrame, grid: TokenGrid, flipped: bool) -> np.ndarray:
     covering: np.ndarray = np.full((rows, columns), -1)
     low_x, low_y = np.arange(columns) / columns, np.arange(rows) / rows
     for place in sorted(range(len(frame.objects)), key=lambda place: -frame.objects[place].distance_m):
-        x0, y0, x1, y1 = _box_shown(frame.objects[place], flipped)
+        x0, y0, x1, y1 = shown_box(frame.objects[place], flipped)
         across = np.clip(np.minimum(x1, low_x + 1 / columns) - np.maximum(x0, low_x), 0, None)
         down = np.clip(np.minimum(y1, low_y + 1 / rows) - np.maximum(y0, low_y), 0, None)
         smaller = min(1 / (rows * columns), (x1 - x0) * (y1 - y0))
         covering[down[:, None] * across[None, :] > 0.4 * smaller] = place
     return covering.reshape(-1)
-
-
-def _box_shown(seen: SeenObject, flipped: bool) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = seen.box
-    return (1.0 - x1, y0, 1.0 - x0, y1) if flipped else (x0, y0, x1, y1)
 
 
 def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bool) -> tuple[np.ndarray, ...]:
@@ -351,7 +346,7 @@ def _dense(frame: SceneFrame, grid: TokenGrid, covering: np.ndarray, flipped: bo
     told = [(1 + KINDS.index(seen.kind), COLOURS.index(seen.colour),
              seen.digit if seen.digit is not None and is_readable(seen, height_px) else -100) for seen in frame.objects]
     kind, colour, digit = np.array([*told, (0, -100, -100)])[covering].T
-    box = np.array([*(_box_shown(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
+    box = np.array([*(shown_box(seen, flipped) for seen in frame.objects), (0.0,) * 4], dtype=np.float32)
     distance = np.array([*(math.log(max(seen.distance_m, 0.1)) for seen in frame.objects), 0.0], dtype=np.float32)
     path_gap = np.array([*(seen.path_gap_m for seen in frame.objects), math.nan], dtype=np.float32)
     return kind, colour, digit, box[covering], distance[covering], *_floor(frame.mount, grid), path_gap[covering]
