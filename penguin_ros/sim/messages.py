@@ -13,7 +13,8 @@ The truth is a `std_msgs/String` holding JSON, with the same stamp as its image:
                    box           x_min, y_min, x_max, y_max of the pixels that show it, half open
                    pixels        that show it;  fraction: of its whole outline
                    distance_m    along the floor from the camera;  bearing_rad: left of where the camera looks
-                   path_gap_m    from its footprint to the strip path_clear is about, negative where it stands in it
+                   path_gap_m    from its footprint to the strip path_clear is about, negative where it stands in it (not in
+                                 recordings made before it was noted)
     faint        seen, but too little of it to count as visible; as `objects`
     events       what happened since the last note, about once a second: {frame, type, id}; types in events.py
 

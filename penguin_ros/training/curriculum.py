@@ -4,7 +4,8 @@ As in Penguin-VL's stages (reference/penguin_vl.md 7.2): low resolution first, t
 pictures and short videos mixed. All by time spent, so that the same recipe fits any number of minutes. A second run goes on
 from the first one's weights (`going_on`): more videos, and many questions about each. In a third the decoder has grown
 (`going_deeper`), and what it should remember is asked for at every frame. A fourth (`looking_back`) shows it where answers
-can be read off, in clips in which every frame is as likely to be the one.
+can be read off, in clips in which every frame is as likely to be the one. A fifth (`looking_closer`) asks more about what
+changed, of clips shown backwards too.
 """
 
 from __future__ import annotations

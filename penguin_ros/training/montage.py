@@ -3,7 +3,7 @@
 In most recorded clips a thing is there from the first frame to the last, so the stamp of one of the two ends is a good guess at
 any "when", and a model that guesses has little to gain from looking. In a montage every frame is as likely an answer as any
 other, and most things can be told apart by their looks alone: it teaches to find the frame first, and recorded clips
-what it means to come and go.
+what it means to come and go. Those can also be shown backwards.
 """
 
 from __future__ import annotations

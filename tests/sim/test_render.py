@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from penguin_ros.sim.clip import sample_clip
 from penguin_ros.sim.parts import parts_of_thing
@@ -51,6 +52,14 @@ def test_objects_are_listed_left_to_right_with_distance_and_bearing(renderer: Re
     assert [seen.id for seen in truth.objects] == [2, 1]
     assert math.isclose(truth.objects[0].distance_m, math.hypot(3, 1), rel_tol=1e-9)
     assert math.isclose(truth.objects[0].bearing_rad, math.atan2(1, 3), rel_tol=1e-9)
+
+
+def test_truth_says_how_far_a_thing_is_off_the_path(renderer: Renderer) -> None:
+    beside, inside = thing(1, 'ball', 'red', 2.0, -1.0), thing(2, 'crate', 'blue', 2.0, 0.3)
+    _, truth = renderer.frame(small_world(beside, inside), 0.0)
+    gap_m = {seen['id']: seen['path_gap_m'] for seen in truth.as_dict()['objects']}
+    assert gap_m == pytest.approx({1: 0.5 - beside.radius_m, 2: -inside.radius_m}, abs=1e-3)
+    assert not truth.path_clear
 
 
 def test_a_thing_mostly_hidden_is_faint_and_not_an_object(renderer: Renderer) -> None:
