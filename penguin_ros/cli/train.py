@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 _EXAMPLES = """examples:
-  penguin train nano                          render the scenes if they are missing, then train: five runs, under four hours
+  penguin train nano                          render the scenes if they are missing, then train: six runs, about five hours
   penguin train nano --resume                 go on where an interrupted run stopped
   penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of the runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
-_CLIPS = {'train': 12_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_FIRST_HOURS, _SECOND_HOURS, _THIRD_HOURS, _FOURTH_HOURS, _FIFTH_HOURS = 0.65, 0.2, 0.6, 1.5, 0.85
+_CLIPS = {'train': 24_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
+_FIRST_HOURS = 0.65
+# The runs behind the first: how long, and for what.
+_LATER_RUNS = {
+    'second': (0.2, 'goes on from the first with more videos and questions'),
+    'third': (0.6, 'begins with a decoder that has grown to 6 layers and learns to remember'),
+    'fourth': (1.5, 'shows the decoder where answers can be read off'),
+    'fifth': (0.85, 'asks more about what changed and about the path'),
+    'sixth': (1.1, 'asks for heights and distances, which the path is told by'),
+}
 _FAST_HOURS = 0.05
 _GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
@@ -40,18 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
                         help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast {_FAST_HOURS})')
-    parser.add_argument('--second-hours', type=float, default=_SECOND_HOURS, metavar='HOURS',
-                        help='of the second run, which goes on from the first with more videos and questions; 0: none '
-                             '(default: %(default)s; none with --fast)')
-    parser.add_argument('--third-hours', type=float, default=_THIRD_HOURS, metavar='HOURS',
-                        help=f'of the third run, in which the decoder grows to {_GROWN_LAYERS} layers and learns to remember; '
-                             '0: none (default: %(default)s; none with --fast)')
-    parser.add_argument('--fourth-hours', type=float, default=_FOURTH_HOURS, metavar='HOURS',
-                        help='of the fourth run, in which the decoder is shown where answers can be read off; 0: none '
-                             '(default: %(default)s; none with --fast)')
-    parser.add_argument('--fifth-hours', type=float, default=_FIFTH_HOURS, metavar='HOURS',
-                        help='of the fifth run, which asks more about what changed and about the path; 0: none '
-                             '(default: %(default)s; none with --fast)')
+    for name, (hours, purpose) in _LATER_RUNS.items():
+        parser.add_argument(f'--{name}-hours', type=float, default=hours, metavar='HOURS',
+                            help=f'of the {name} run, which {purpose}; 0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
@@ -92,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         going_on,
         looking_back,
         looking_closer,
+        measuring,
         small_curriculum,
     )
     from penguin_ros.training.curves import draw_curves
@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    later_hours = (args.second_hours, args.third_hours, args.fourth_hours, args.fifth_hours)
-    if args.start_from and (args.fast or not any(later_hours)):
+    later_hours = {name: getattr(args, f'{name}_hours') for name in _LATER_RUNS}
+    if args.start_from and (args.fast or not any(later_hours.values())):
         raise ConfigError('--from leaves the first run out, and --fast or 0 hours for each of the others those. '
                           'Give one or the other.')
     tower = SMALL_TOWER if args.fast else TowerShape()
@@ -117,9 +117,10 @@ def run(args: argparse.Namespace) -> int:
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
     runs = {} if args.start_from else {'first': first}
-    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back(), 'fifth': looking_closer()}
-    for number, ((name, course), hours) in enumerate(zip(courses.items(), later_hours), start=1):
-        layers = layers if name == 'second' else max(layers, _GROWN_LAYERS)
+    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back(), 'fifth': looking_closer(),
+               'sixth': measuring()}
+    for number, (name, course) in enumerate(courses.items(), start=1):
+        hours, layers = later_hours[name], layers if name == 'second' else max(layers, _GROWN_LAYERS)
         if hours and not args.fast:
             runs[name] = replace(first, llm_start_steps=0, warm_up=None, minutes=60 * hours, seed=args.seed + number,
                                  curriculum=course, decoder_layers=layers)

@@ -5,7 +5,7 @@ pictures and short videos mixed. All by time spent, so that the same recipe fits
 from the first one's weights (`going_on`): more videos, and many questions about each. In a third the decoder has grown
 (`going_deeper`), and what it should remember is asked for at every frame. A fourth (`looking_back`) shows it where answers
 can be read off, in clips in which every frame is as likely to be the one. A fifth (`looking_closer`) asks more about what
-changed, of clips shown backwards too.
+changed, of clips shown backwards too. A sixth (`measuring`) asks how far and how high.
 """
 
 from __future__ import annotations
@@ -158,6 +158,12 @@ def looking_closer() -> Curriculum:
     return replace(looking_back(), main_share=0.34, video_share=0.54, montage_share=0.3, last_montage_share=0.15,
                    backwards_share=0.4, change_weight=2.0, short_answer_weight=3.0, peak_lr=5e-4, peak_matrix_lr=1e-3,
                    memory_weight=0.12)
+
+
+def measuring() -> Curriculum:
+    """As looking_closer, with more single pictures, of which the path is asked most; distances count more, to the end."""
+    return replace(looking_closer(), main_share=0.44, video_share=0.46, montage_share=0.15, last_montage_share=0.05,
+                   dense_weight=0.4, last_dense_weight=0.25)
 
 
 def pictures_only(**changes: Any) -> Curriculum:

@@ -1,12 +1,12 @@
 """What the decoder should know at each frame of a clip, and the loss that asks for it. Knows nothing of texts.
 
 The auxiliary loss of objective.py gives the encoder a reason to see before anybody asks. Questions about number and time give
-the decoder as thin a signal: a few tokens for a dozen frames. Here every visual token must tell, halfway up the decoder, since
-when the thing under it has been in view, by frames and by the stamp, where it was then and what became of it. The last token of
-every frame must tell how many things it shows, whether the path is clear, which looks are here or gone, which came or went just
-now, by its own stamp and the one before, what has changed since the first frame, and how far the robot itself went and turned:
-what only seems to move moves by that. A question about a moment then finds its answer in one look. Heads are dropped after
-training.
+the decoder as thin a signal: a few tokens for a dozen frames. Here every visual token must tell, halfway up the decoder,
+since when the thing under it has been in view, by frames and by the stamp, where it was then and what became of it. The last
+token of every frame must tell how many things it shows, whether the path is clear and by how much, how the camera sits
+(metres follow from that), which looks are here or gone, which came or went just now, by its own stamp and the one before,
+what has changed since the first frame, and how far the robot itself went and turned: what only seems to move moves by that. A
+question about a moment then finds its answer in one look. Heads are dropped after training.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ LOOKS = len(KINDS) * len(COLOURS)
 COUNTED = 1 + len(KINDS) + len(COLOURS)
 CHANGED_WEIGHT = 2.0            # whether a thing moved or was painted takes longest to learn
 METRIC_WEIGHT = 5.0             # as of boxes in objective.py
+PATH_WEIGHT = 3.0               # one answer of a frame beside those about dozens of looks
+FAR_FROM_PATH_M = 1.0           # how far from the path's edge is enough to know
 STAMP_DIGITS = 4                # hundreds, tens, ones and tenths of seconds
 
 
@@ -55,6 +57,8 @@ class FrameMemory:
     left: np.ndarray        # float [.., LOOKS]: of things that went since the first frame shown, -1 where untold
     changes: np.ndarray     # int [.., 4]: how many things came, moved, were painted (and are here), or went; UNTOLD
     ride: np.ndarray        # float [.., 2]: metres ahead and radians turned since the first frame shown, nan where untold
+    path_gap: np.ndarray    # float [.., 1]: metres from the path to the nearest thing, negative in it, nan where untold
+    camera: np.ndarray      # float [.., 3]: log of metres high, radians down, radians of vertical view, nan where untold
 
 
 def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], covering: np.ndarray, *,
@@ -95,7 +99,21 @@ def frame_memory(clip: Clip, chosen: Sequence[int], times_s: Sequence[float], co
                        here, gone, first_stamp[covering], _digits(times_s[-1]),
                        _digits(times_s[-2]) if older else np.full(STAMP_DIGITS, UNTOLD), *_came_and_went(older, frame, told),
                        was[covering], *_left_and_changes(older, frame, changes),
-                       _ride(older[0], frame, flipped) if told else np.full(2, np.nan, np.float32))
+                       _ride(older[0], frame, flipped) if told else np.full(2, np.nan, np.float32),
+                       _nearest_to_path(frame), _camera(frame))
+
+
+def _nearest_to_path(frame: SceneFrame) -> np.ndarray:
+    """Float [1]: how clear or blocked the path is, exact near its edge only; untold where a shelf or a wall blocks it."""
+    gap_m = min((seen.path_gap_m for seen in (*frame.objects, *frame.faint)), default=FAR_FROM_PATH_M)
+    agrees = (gap_m >= 0) == frame.path_clear       # false too where clips were rendered before gaps were noted
+    return np.array([min(max(gap_m, -FAR_FROM_PATH_M), FAR_FROM_PATH_M) if agrees else math.nan], np.float32)
+
+
+def _camera(frame: SceneFrame) -> np.ndarray:
+    if frame.mount is None:
+        return np.full(3, np.nan, np.float32)
+    return np.array([math.log(frame.mount.height_m), frame.mount.pitch_rad, frame.mount.fovy_rad], np.float32)
 
 
 def _left_and_changes(older: Sequence[SceneFrame], frame: SceneFrame,
@@ -171,7 +189,7 @@ class MemoryHead(nn.Module):
         self.token = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, LONGEST_AGO + 4))
         self.first = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, digits + len(CHANGES)))
         self.frame_sizes = [COUNTED * MOST_COUNTED, 2, LOOKS, LOOKS, LOOKS, LOOKS, digits, digits, LOOKS,
-                            (1 + len(CHANGES)) * MOST_CHANGED, 2]
+                            (1 + len(CHANGES)) * MOST_CHANGED, 2, 1, 3]
         self.frame = nn.Sequential(nn.RMSNorm(width, eps=1e-6), nn.Linear(width, sum(self.frame_sizes)))
 
     def forward(self, states: Sequence[torch.Tensor], starts: torch.Tensor, memories: Sequence[FrameMemory]) -> torch.Tensor:
@@ -197,9 +215,10 @@ class MemoryHead(nn.Module):
         said_ago, said_was = self.token(middle).split([LONGEST_AGO, 4], dim=-1)
         said_first, said_changed = self.first(late).split([10 * STAMP_DIGITS, len(CHANGES)], dim=-1)
         known = self.frame(ends).split(self.frame_sizes, dim=-1)
-        counts, path, here, gone, came, went, stamp, before, left, changes, ride = known
+        counts, path, here, gone, came, went, stamp, before, left, changes, ride, path_gap, camera = known
         loss = functional.cross_entropy(counts.reshape(-1, MOST_COUNTED), told('counts').flatten())
-        loss = loss + functional.cross_entropy(path, told('path'))
+        loss = loss + PATH_WEIGHT * functional.cross_entropy(path, told('path'))
+        loss = loss + _metric_loss(path_gap, told('path_gap')) + _metric_loss(camera, told('camera'))
         for said, name in ((here, 'here'), (gone, 'gone'), (came, 'came'), (went, 'went'), (left, 'left')):
             loss = loss + _told_loss(said, told(name))
         for said, answers in zip(said_changed.unbind(-1), told('changed', of_tokens=True).unbind(-1)):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from penguin_ros.training.memory import MemoryHead
+from penguin_ros.training.memory import FAR_FROM_PATH_M, MemoryHead
 from penguin_ros.training.network import MASKED, Network
 from penguin_ros.training.rows import Batch, DenseTargets, TokenGrid, Words
 from penguin_ros.training.texts import COLOURS, KINDS
@@ -25,7 +25,6 @@ KIND_WORD_WEIGHT = 3.0
 DIGITS = 10
 BOX_WEIGHT = 5.0
 PLACE_WEIGHT = 2.0
-FAR_FROM_PATH_M = 1.0
 POINTER_LAYERS = 2              # whose first head looks where the answer can be read off
 
 

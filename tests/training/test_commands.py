@@ -36,28 +36,29 @@ def test_the_train_command_leaves_a_model_its_log_and_its_curves(tmp_path: Path,
     assert 'answer' in capsys.readouterr().out
 
 
-def test_the_train_command_trains_five_times_and_can_go_on_from_any_model(tmp_path: Path,
+def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_path: Path,
                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in train._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     data, out, more = tmp_path / 'data', tmp_path / 'out', tmp_path / 'more'
     for seed, split in enumerate(('train', 'train-video', 'valid', 'valid-video')):
         draw_split(data / split, 14, seed=seed, frames=12)
-    quick = ['--fifth-hours', '0.00001', '--no-compile', '--processes', '1', '--data', str(data)]
-    early = ['--hours', '0.00001', '--second-hours', '0.00001', '--third-hours', '0.00001', '--fourth-hours', '0.00001']
+    later = ['--second-hours', '--third-hours', '--fourth-hours', '--fifth-hours']
+    quick = ['--sixth-hours', '0.00001', '--no-compile', '--processes', '1', '--data', str(data)]
+    early = [word for option in ('--hours', *later) for word in (option, '0.00001')]
     assert main(['train', 'nano', *early, '--out', str(out), *quick]) == 0
-    assert main(['train', 'nano', '--from', str(out / 'second'), '--out', str(more), '--second-hours', '0',
-                 '--third-hours', '0', '--fourth-hours', '0', *quick]) == 0
+    assert main(['train', 'nano', '--from', str(out / 'second'), '--out', str(more),
+                 *(word for option in later for word in (option, '0')), *quick]) == 0
 
     def began(folder: Path) -> tuple[str | None, int]:
         run = json.loads((folder / 'log.jsonl').read_text().splitlines()[0])['run']
         return run['start_from'], run['seed']
 
-    folders = [out / 'first', out / 'second', out / 'third', out / 'fourth', out, more]
+    folders = [out / 'first', out / 'second', out / 'third', out / 'fourth', out / 'fifth', out, more]
     assert [began(folder) for folder in folders] == [
         (None, 7), (str(out / 'first'), 8), (str(out / 'second'), 9), (str(out / 'third'), 10), (str(out / 'fourth'), 11),
-        (str(out / 'second'), 11)]
-    assert [decoder_layers_of(folder) for folder in folders] == [4, 4, 6, 6, 6, 6]
+        (str(out / 'fifth'), 12), (str(out / 'second'), 12)]
+    assert [decoder_layers_of(folder) for folder in folders] == [4, 4, 6, 6, 6, 6, 6]
     assert not [path for path in more.iterdir() if path.is_dir()]
     assert main(['train', 'nano', '--from', str(tmp_path / 'nothing'), '--data', str(tmp_path / 'none')]) == 1
     assert not (tmp_path / 'none').exists(), 'nothing is rendered for a run that cannot begin'

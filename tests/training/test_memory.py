@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from penguin_ros.training.dataset import Clip, Event, SceneFrame, SeenObject, open_split
+from penguin_ros.training.dataset import Clip, Event, Mount, SceneFrame, SeenObject, open_split
 from penguin_ros.training.memory import CHANGES, COUNTED, UNTOLD, FrameMemory, MemoryHead, _told_loss, frame_memory, stacked
 from penguin_ros.training.network import Network, NetworkShape, TowerShape, grown_layers
 from penguin_ros.training.objective import DenseHead, StepLoss, batch_rows, step_loss, word_weights
@@ -100,6 +100,27 @@ def test_a_token_knows_where_its_thing_was_at_first_and_the_frame_how_the_robot_
         assert memory.ride == pytest.approx([0.5 * np.sin(1.5), turned_rad])
     assert np.isnan(frame_memory(clip, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=False).ride).all()
     assert np.isnan(frame_memory(CLIP, [0, 1], STAMPS_S[:2], CRATE_NOTHING_BALL, whole=True).ride).all(), 'no pose'
+
+
+@pytest.mark.parametrize(('gaps_m', 'is_clear', 'told_m'), [
+    ((0.4, 0.07), True, 0.07), ((0.4, -0.2), False, -0.2), ((), True, 1.0), ((2.5,), True, 1.0), ((-1.5,), False, -1.0),
+    ((0.4,), False, None), ((float('nan'),), True, None), ((float('nan'),), False, None)])
+def test_the_end_of_a_frame_knows_how_clear_the_path_is(gaps_m: tuple[float, ...], is_clear: bool,
+                                                        told_m: float | None) -> None:
+    """Unknown where no thing blocks it but a shelf or a wall, and in clips rendered before gaps were noted."""
+    things = [replace(CRATE, id=number, path_gap_m=gap_m) for number, gap_m in enumerate(gaps_m)]
+    for listed in (len(things), 0):
+        frame = replace(_frame(*things[:listed], faint=tuple(things[listed:])), path_clear=is_clear)
+        memory = frame_memory(Clip(0, (frame,), ()), [0], [1.0], np.array([-1]), whole=True)
+        assert memory.path_gap == pytest.approx([np.nan if told_m is None else told_m], nan_ok=True)
+
+
+def test_the_end_of_a_frame_knows_how_the_camera_sits() -> None:
+    frame = replace(_frame(CRATE), mount=Mount(height_m=0.7, pitch_rad=0.1, fovy_rad=1.05))
+    memory = frame_memory(Clip(0, (frame,), ()), [0], [1.0], np.array([-1]), whole=True)
+    assert memory.camera == pytest.approx([np.log(0.7), 0.1, 1.05])
+    unknown = frame_memory(CLIP, [0], STAMPS_S[:1], CRATE_NOTHING_BALL, whole=True)
+    assert np.isnan(unknown.camera).all()
 
 
 def test_nothing_is_told_that_is_not_clear() -> None:

@@ -16,7 +16,15 @@ from penguin_ros.core.dialect import read_dialect
 from penguin_ros.core.errors import ConfigError, RecordingError
 from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
-from penguin_ros.training.curriculum import Curriculum, going_deeper, going_on, looking_back, looking_closer, pictures_only
+from penguin_ros.training.curriculum import (
+    Curriculum,
+    going_deeper,
+    going_on,
+    looking_back,
+    looking_closer,
+    measuring,
+    pictures_only,
+)
 from penguin_ros.training.curves import draw_curves
 from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
@@ -150,6 +158,14 @@ def test_a_run_that_looks_closer_asks_more_about_changes_and_shows_clips_backwar
     assert all(layout.change_weight == 2.0 for layout in videos)
     assert 0.1 < sum(layout.is_montage for layout in videos) / len(videos) < 0.35
     assert course.backwards_share > 0.0 == looking_back().backwards_share
+
+
+def test_a_run_that_measures_sees_more_single_pictures_of_the_main_size() -> None:
+    def share(course: Curriculum) -> float:
+        rng = random.Random(4)
+        return sum(course.layout(rng, 0.5)[0].grids == (course.main_grid,) for _ in range(2000)) / 2000
+
+    assert share(measuring()) > share(looking_closer()) + 0.05
 
 
 def test_what_is_asked_besides_the_answers_fades_until_they_decide() -> None:

@@ -164,14 +164,13 @@ def test_questions_of_one_row_are_different() -> None:
         assert len({turn.skill for turn in turns}) == len(turns) == 4
 
 
-def test_a_blocked_path_is_read_off_what_stands_in_it_and_a_clear_one_off_the_end_of_the_frame() -> None:
-    inside, beside = replace(CRATE, path_gap_m=-0.2), replace(BALL, path_gap_m=0.1)
-    blocked = View((_frame(BALL), replace(_frame(inside, beside), path_clear=False)), (0.0, 1.0), 168)
-    assert (turn := path_turn(random.Random(0), blocked)).sources == (((1, 1),),)
-    assert turn.answer == 'no'
-    assert path_turn(random.Random(0), _view(CRATE, beside)).sources == (((0, None),),)
-    unknown = replace(blocked, frames=(replace(_frame(CRATE), path_clear=False),))
-    assert path_turn(random.Random(0), unknown).sources == (), 'rendered before gaps were noted, or a wall'
+def test_whether_the_path_is_clear_is_read_off_the_same_place_whatever_the_answer() -> None:
+    clear = _view(replace(CRATE, path_gap_m=0.1))
+    blocked = View((_frame(BALL), replace(_frame(replace(CRATE, path_gap_m=-0.2)), path_clear=False)), (0.0, 1.0), 168)
+    for view, answer in ((clear, 'yes'), (blocked, 'no')):
+        turn = path_turn(random.Random(0), view)
+        assert turn.answer == answer
+        assert turn.sources == (((len(view.frames) - 1, None),),), 'the end of the newest frame'
 
 
 def test_what_changed_is_asked_so_much_more_often_without_changing_what_is_asked_otherwise() -> None:
