@@ -18,17 +18,17 @@ _EXAMPLES = """examples:
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 24_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
+_GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
 _FIRST_HOURS = 0.65
 # The runs behind the first: how long, and for what.
 _LATER_RUNS = {
     'second': (0.2, 'goes on from the first with more videos and questions'),
-    'third': (0.6, 'begins with a decoder that has grown to 6 layers and learns to remember'),
+    'third': (0.6, f'begins with a decoder that has grown to {_GROWN_LAYERS} layers and learns to remember'),
     'fourth': (1.5, 'shows the decoder where answers can be read off'),
     'fifth': (0.85, 'asks more about what changed and about the path'),
     'sixth': (1.1, 'asks for heights and distances, which the path is told by'),
 }
 _FAST_HOURS = 0.05
-_GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
