@@ -12,6 +12,7 @@ from typing import Any
 
 _EXAMPLES = """examples:
   penguin train nano                          render the scenes if they are missing, then train: six runs, about five hours
+  penguin train nano --at-once --out out/once    one run of 2.3 hours, nearly as good (engines/nano/README.md)
   penguin train nano --resume                 go on where an interrupted run stopped
   penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of the runs
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
@@ -29,6 +30,7 @@ _LATER_RUNS = {
     'sixth': (1.1, 'asks for heights and distances, which the path is told by'),
 }
 _FAST_HOURS = 0.05
+_AT_ONCE_HOURS = 2.3
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
@@ -47,11 +49,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
-                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --fast {_FAST_HOURS})')
+                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --at-once '
+                             f'{_AT_ONCE_HOURS}, with --fast {_FAST_HOURS})')
     for name, (hours, purpose) in _LATER_RUNS.items():
         parser.add_argument(f'--{name}-hours', type=float, default=hours, metavar='HOURS',
                             help=f'of the {name} run, which {purpose}; 0: none (default: %(default)s; none with --fast)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
+    parser.add_argument('--at-once', action='store_true',
+                        help='one run that asks from its first step for what the six ask for one after the other')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
                         help='leave the first run out: go on from the weights of this trained nano model')
@@ -87,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.core.errors import ConfigError
     from penguin_ros.training.curriculum import (
         Curriculum,
+        at_once,
         going_deeper,
         going_on,
         looking_back,
@@ -100,8 +106,11 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.training.teacher import WarmUp
 
     later_hours = {name: getattr(args, f'{name}_hours') for name in _LATER_RUNS}
-    if args.start_from and (args.fast or not any(later_hours.values())):
-        raise ConfigError('--from leaves the first run out, and --fast or 0 hours for each of the others those. '
+    if args.start_from and (args.fast or args.at_once or not any(later_hours.values())):
+        raise ConfigError('--from leaves the first run out; --fast, --at-once or 0 hours for each of the others those. '
+                          'Give one or the other.')
+    if args.fast and args.at_once:
+        raise ConfigError('--fast trains a small model on single pictures, --at-once the whole one on everything. '
                           'Give one or the other.')
     tower = SMALL_TOWER if args.fast else TowerShape()
     layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
@@ -110,9 +119,12 @@ def run(args: argparse.Namespace) -> int:
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
+    hours, course = (_FAST_HOURS, small_curriculum()) if args.fast else (_FIRST_HOURS, Curriculum())
+    if args.at_once:
+        hours, course = _AT_ONCE_HOURS, at_once()
     first = NanoRun(
-        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or (_FAST_HOURS if args.fast else _FIRST_HOURS)),
-        curriculum=small_curriculum() if args.fast else Curriculum(), tower=tower,
+        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or hours), curriculum=course, tower=tower,
+        decoder_layers=_GROWN_LAYERS if args.at_once else None,
         processes=args.processes or (1 if args.fast or args.threads or torch.cuda.is_available() else _processes()),
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
@@ -121,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
                'sixth': measuring()}
     for number, (name, course) in enumerate(courses.items(), start=1):
         hours, layers = later_hours[name], layers if name == 'second' else max(layers, _GROWN_LAYERS)
-        if hours and not args.fast:
+        if hours and not (args.fast or args.at_once):
             runs[name] = replace(first, llm_start_steps=0, warm_up=None, minutes=60 * hours, seed=args.seed + number,
                                  curriculum=course, decoder_layers=layers)
     logs: list[Path] = []

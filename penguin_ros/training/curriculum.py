@@ -6,6 +6,7 @@ from the first one's weights (`going_on`): more videos, and many questions about
 (`going_deeper`), and what it should remember is asked for at every frame. A fourth (`looking_back`) shows it where answers
 can be read off, in clips in which every frame is as likely to be the one. A fifth (`looking_closer`) asks more about what
 changed, of clips shown backwards too. A sixth (`measuring`) asks how far and how high.
+`at_once` is all of that in one run from random weights.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Curriculum:
     dense_distance: bool = False    # whether it asks how far away things and the floor are
     memory_weight: float = 0.0      # of what the decoder should know at each frame (memory.py); a quarter at the end
     pointer_weight: float = 0.0     # of where answers should look (objective.py); a quarter at the end
+    sees_until: float = 0.0         # before: the encoder alone, by the dense loss
     heads_alone_steps: int = 0      # for so many steps the auxiliary losses teach their heads only
 
     def lr_share(self, step: int, progress: float) -> float:
@@ -164,6 +166,20 @@ def measuring() -> Curriculum:
     """As looking_closer, with more single pictures, of which the path is asked most; distances count more, to the end."""
     return replace(looking_closer(), main_share=0.44, video_share=0.46, montage_share=0.15, last_montage_share=0.05,
                    dense_weight=0.4, last_dense_weight=0.25)
+
+
+def at_once() -> Curriculum:
+    """What the six runs ask for from the first step of one; the decoder needs six layers from its first step, too.
+
+    At first the encoder learns alone, at three times the steps a second: the decoder has nothing to read before there is
+    something to see.
+    """
+    return Curriculum(
+        rows=20, low_until=0.03, sees_until=0.10, single_until=0.15, main_share=0.42, video_share=0.47, long_share=0.6,
+        small_grids=PLAIN_GRIDS, sizes_a_video=2, video_size=1.6, montage_share=0.6, last_montage_share=0.05,
+        backwards_share=0.35, questions=6, video_questions=3, time_questions=8, change_weight=2.0, old_frames_learn=0.4,
+        short_answer_weight=2.5, dense_weight=1.0, last_dense_weight=0.25, dense_falls_from=0.5, dense_distance=True,
+        memory_weight=0.12, pointer_weight=0.3)
 
 
 def pictures_only(**changes: Any) -> Curriculum:

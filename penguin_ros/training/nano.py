@@ -94,9 +94,11 @@ class Trainer:
         self.head = DenseHead(shape.encoder.width, distance=run.curriculum.dense_distance).to(self.device)
         self.reconstruction = run.warm_up and Reconstruction(run.warm_up, student_width=shape.encoder.width, device=self.device)
         self.memory_head = MemoryHead(shape.decoder.width).to(self.device) if run.curriculum.memory_weight else None
-        heads = [self.head, self.reconstruction and self.reconstruction.adapter, self.memory_head]
-        dropped = [parameter for head in heads if head for parameter in head.parameters()]
+        of_features = [self.head, *([self.reconstruction.adapter] if self.reconstruction else [])]
+        heads = [*of_features, *([self.memory_head] if self.memory_head else [])]
+        dropped = [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [*self.network.parameters(), *dropped]
+        self.seeing = [parameter for part in (*self.network.eye(), *of_features) for parameter in part.parameters()]
         self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
         self.weights = word_weights(self.words).to(self.device)
         self.step = self.drawn = 0
@@ -117,7 +119,8 @@ class Trainer:
                               'weights.')
 
     def start_from_text(self, clips: list[Clip]) -> None:
-        text_model = Network(self.network.shape)
+        shape = self.network.shape
+        text_model = Network(replace(shape, decoder=replace(shape.encoder, rope_theta=shape.decoder.rope_theta)))
         train_text_model(text_model, clips, self.words, steps=self.run.llm_start_steps, seed=self.run.seed)
         start_encoder_from(self.network, text_model)
 
@@ -189,18 +192,20 @@ class Trainer:
         """Learn from one batch."""
         curriculum, batch = self.run.curriculum, drawn.batch
         share = curriculum.lr_share(self.step, self.progress)
+        only_dense = self.progress < curriculum.sees_until
         loss = step_loss(self.network, self.head, batch, weights=self.weights,
                          dense_weight=curriculum.dense_weight_at(self.progress),
                          short_weight=curriculum.short_weight_at(self.progress),
                          old_frames_learn=drawn.old_frames_learn,
                          memory_head=self.memory_head, memory_weight=curriculum.memory_weight_at(self.progress),
                          pointer_weight=curriculum.pointer_weight_at(self.progress),
-                         only_heads=self.step < curriculum.heads_alone_steps)
+                         only_heads=self.step < curriculum.heads_alone_steps,
+                         only_dense=only_dense)
         total = loss.total
         if self.reconstruction:
             total = self.reconstruction.added_to(total, batch.images, loss.features, step=self.step)
         total.backward()
-        self.team.share(self.parameters)
+        self.team.share(self.seeing if only_dense else self.parameters)     # without a gradient weights do not even decay
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, peak_lr in self.optimizers:
             for group in optimizer.param_groups:

@@ -192,6 +192,10 @@ class Network(nn.Module):
         rows = self.embedding.weight.data[first_id:first_id + count]
         rows.mul_(0.3).add_(curves * (0.05 / curves.std()))
 
+    def eye(self) -> tuple[nn.Module, ...]:
+        """What makes features of an image."""
+        return self.patch, self.encoder, self.encoder_norm
+
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 RGB [B, H, W, 3], whole tokens high and wide -> merged encoder features [B, tokens, width]."""
         batch, rows, columns = images.shape[0], images.shape[1] // TOKEN_PX, images.shape[2] // TOKEN_PX

@@ -97,14 +97,20 @@ def word_weights(words: Words) -> torch.Tensor:
 
 def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
               short_weight: float = 1.0, old_frames_learn: bool = True, memory_head: MemoryHead | None = None,
-              memory_weight: float = 0.0, pointer_weight: float = 0.0, only_heads: bool = False,
+              memory_weight: float = 0.0, pointer_weight: float = 0.0, only_heads: bool = False, only_dense: bool = False,
               dtype: torch.dtype = torch.bfloat16) -> StepLoss:
     """The loss of one batch; ``weights`` as word_weights gives them, ``short_weight`` times that in short answers.
 
     Without ``old_frames_learn`` only the newest frame of a row teaches the encoder, and the others cost a third. With
-    ``only_heads`` the auxiliary losses teach their heads and nothing else: a head that knows nothing yet misleads.
+    ``only_heads`` the auxiliary losses teach their heads and nothing else: a head that knows nothing yet misleads. With
+    ``only_dense`` the decoder is left out and learns nothing: half a step's time.
     """
     device = network.embedding.weight.device
+    if only_dense:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            features = _encoded(network, batch, old_frames_learn)
+        dense = _dense_loss(head, features, batch)
+        return StepLoss(dense_weight * dense, 0.0, float(dense.detach()), 0.0, 0.0, features)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         states, features = batch_states(network, batch, old_frames_learn=old_frames_learn)
         rows = network.decoder_norm(states[-1])
@@ -114,8 +120,7 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
     losses = functional.cross_entropy(logits.float(), targets[asked], reduction='none')
     weight = weights[targets[asked]] * (1.0 + (short_weight - 1.0) * batch.short.to(device)[asked])
     answer = (losses * weight).sum() / weight.sum()
-    dense = torch.stack([head(found.detach() if only_heads else found, told, columns)
-                         for found, told, (_, columns) in zip(features, batch.dense, batch.grids)]).mean()
+    dense = _dense_loss(head, [found.detach() for found in features] if only_heads else features, batch)
     total = answer + dense_weight * dense
     memory = torch.zeros(())
     if memory_head is not None and memory_weight:
@@ -130,6 +135,11 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
         total = total + pointer_weight * pointer
     return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), float(pointer.detach()),
                     features)
+
+
+def _dense_loss(head: DenseHead, features: list[torch.Tensor], batch: Batch) -> torch.Tensor:
+    return torch.stack([head(found, told, columns)
+                        for found, told, (_, columns) in zip(features, batch.dense, batch.grids)]).mean()
 
 
 def pointer_loss(network: Network, batch: Batch, states: list[torch.Tensor]) -> torch.Tensor:

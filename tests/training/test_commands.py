@@ -63,6 +63,11 @@ def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_pat
     assert main(['train', 'nano', '--from', str(tmp_path / 'nothing'), '--data', str(tmp_path / 'none')]) == 1
     assert not (tmp_path / 'none').exists(), 'nothing is rendered for a run that cannot begin'
     assert main(['train', 'nano', '--from', str(out), '--fast']) == 1
+    assert main(['train', 'nano', '--at-once', '--fast']) == main(['train', 'nano', '--at-once', '--from', str(out)]) == 1
+    once = tmp_path / 'once'
+    assert main(['train', 'nano', '--at-once', '--hours', '0.00001', '--llm-start', '1', *quick[2:], '--out', str(once)]) == 0
+    assert (began(once), decoder_layers_of(once)) == ((None, 7), 6)
+    assert not [path for path in once.iterdir() if path.is_dir()]
 
 
 def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> None:

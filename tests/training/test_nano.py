@@ -18,6 +18,7 @@ from penguin_ros.core.words import read_words
 from penguin_ros.model.checkpoint import load_model
 from penguin_ros.training.curriculum import (
     Curriculum,
+    at_once,
     going_deeper,
     going_on,
     looking_back,
@@ -26,6 +27,7 @@ from penguin_ros.training.curriculum import (
     pictures_only,
 )
 from penguin_ros.training.curves import draw_curves
+from penguin_ros.training.dataset import open_split
 from penguin_ros.training.nano import NanoRun, Trainer, decoder_layers_of, nano_dialect, train_nano
 from penguin_ros.training.network import TowerShape
 from penguin_ros.training.rows import Layout
@@ -192,6 +194,37 @@ def test_a_run_that_looks_back_learns_from_clips_and_montages_and_goes_on_where_
         assert all(told) or (name == 'pointer_loss' and sum(told) > 4), 'four pictures of nothing point nowhere'
     assert decoder_layers_of(tmp_path / 'out') == load_model(tmp_path / 'out').config.decoder.layers == 3
     draw_curves([tmp_path / 'out' / 'log.jsonl'], tmp_path / 'curves.png')
+
+
+def test_at_first_the_encoder_learns_alone(tmp_path: Path) -> None:
+    draw_split(tmp_path / 'clips' / 'train', 20, seed=5)
+    course = replace(at_once(), low_grid=(3, 4), main_grid=(4, 5), rows=4, low_until=0.2, sees_until=0.6, single_until=1.0,
+                     warmup_steps=1)
+    trainer = Trainer(replace(_run(tmp_path / 'clips', tmp_path, decoder_layers=3, max_steps=5), curriculum=course))
+    split, deck = open_split(tmp_path / 'clips' / 'train'), trainer.deck()
+
+    def taught() -> set[str]:
+        before = {name: tensor.detach().clone() for name, tensor in trainer.network.named_parameters()}
+        loss = trainer.train_step(trainer.draw(split, deck))
+        changed = {name.split('.')[0] for name, tensor in trainer.network.named_parameters() if not tensor.equal(before[name])}
+        assert loss.dense > 0
+        assert (loss.answer > 0) == ('embedding' in changed)
+        return changed
+
+    steps = [taught() for _ in range(5)]
+    eye = {'patch', 'encoder', 'encoder_norm'}
+    assert steps == [eye] * 3 + [eye | {'projector', 'embedding', 'decoder', 'decoder_norm'}] * 2
+
+
+def test_one_run_asks_for_all_that_six_ask_for() -> None:
+    course, last, rng = at_once(), measuring(), random.Random(3)
+    later = [course.layout(rng, 0.5)[0] for _ in range(400)]
+    assert {len(layout.grids) for layout in later} == set(range(1, 13))
+    videos = [layout for layout in later if len(layout.grids) > 1]
+    assert all((layout.time_questions, layout.change_weight) == (last.time_questions, last.change_weight) for layout in videos)
+    assert {layout.is_montage for layout in videos} == {True, False}
+    assert min(course.memory_weight, course.pointer_weight, course.dense_weight, course.backwards_share) > 0.0
+    assert course.dense_distance
 
 
 def test_learning_rate_warms_up_and_falls_and_the_dense_loss_fades() -> None:
