@@ -53,7 +53,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                              f'{_AT_ONCE_HOURS}, with --fast {_FAST_HOURS})')
     for name, (hours, purpose) in _LATER_RUNS.items():
         parser.add_argument(f'--{name}-hours', type=float, default=hours, metavar='HOURS',
-                            help=f'of the {name} run, which {purpose}; 0: none (default: %(default)s; none with --fast)')
+                            help=f'of the {name} run, which {purpose}; 0: none (default: %(default)s; none with --fast '
+                                 'or --at-once)')
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--at-once', action='store_true',
                         help='one run that asks from its first step for what the six ask for one after the other')

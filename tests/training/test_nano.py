@@ -216,6 +216,16 @@ def test_at_first_the_encoder_learns_alone(tmp_path: Path) -> None:
     assert steps == [eye] * 3 + [eye | {'projector', 'embedding', 'decoder', 'decoder_norm'}] * 2
 
 
+def test_a_run_that_stops_while_the_encoder_learns_alone_goes_on_with_the_decoder(tmp_path: Path) -> None:
+    for seed, split in enumerate(('train', 'valid')):
+        draw_split(tmp_path / 'clips' / split, 12, seed=seed)
+    course = replace(at_once(), low_grid=(3, 4), main_grid=(4, 5), rows=4, sees_until=0.6, single_until=1.0)
+    run = replace(_run(tmp_path / 'clips', tmp_path / 'out', decoder_layers=3), curriculum=course)
+    train_nano(replace(run, max_steps=2))
+    train_nano(replace(run, max_steps=5), resume=True)
+    assert [loss > 0 for loss in _losses(tmp_path / 'out' / 'log.jsonl', 'answer_loss')] == [False] * 3 + [True] * 2
+
+
 def test_one_run_asks_for_all_that_six_ask_for() -> None:
     course, last, rng = at_once(), measuring(), random.Random(3)
     later = [course.layout(rng, 0.5)[0] for _ in range(400)]
