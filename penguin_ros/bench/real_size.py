@@ -21,6 +21,7 @@ from penguin_ros.core.frame import Frame
 from penguin_ros.core.perception import Engines
 from penguin_ros.model.config import PENGUIN_VL_2B
 from penguin_ros.model.definition import PenguinVL
+from penguin_ros.model.precision import fast_type
 
 CACHE_ROWS = 4096
 MOVING_FROM_S = 8.0         # the recorded robot stands before, and has nothing new to say
@@ -28,14 +29,15 @@ Progress = Callable[[str, int, int], None]
 
 
 def random_model(*, layers: int, threads: int) -> PenguinVL:
-    """A 2B in bfloat16 with small random weights, on CUDA where there is one; ``layers`` 0: all of both towers."""
+    """A 2B with small random weights, on CUDA where there is one, in its fast type; ``layers`` 0: all of both towers."""
     torch.set_num_threads(threads)
     config = PENGUIN_VL_2B
     if layers:
         config = replace(config, encoder=replace(config.encoder, layers=layers), decoder=replace(config.decoder, layers=layers))
     with torch.device('meta'):      # no numbers are drawn only to be drawn again
-        model = PenguinVL(config).to(torch.bfloat16)
-    model = model.to_empty(device='cuda' if torch.cuda.is_available() else 'cpu')
+        model = PenguinVL(config)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    model = model.to(fast_type(device)).to_empty(device=device)
     torch.manual_seed(0)
     with torch.inference_mode():
         for name, parameter in model.named_parameters():
@@ -84,6 +86,7 @@ def measure_real_size(words_of: Engines, model: PenguinVL, footage: Footage, con
                        'decoder_gmac': work.decoder_macs / 1e9, 'passes': work.passes, **policy.memory()}
     progress('real size', len(POLICIES), len(POLICIES))
     return {'device': torch.cuda.get_device_name() if on_gpu else f'CPU, threads: {torch.get_num_threads()}',
-            'dtype': 'bfloat16', 'encoder_layers': model.config.encoder.layers, 'decoder_layers': model.config.decoder.layers,
+            'dtype': str(model.decoder.norm.weight.dtype).removeprefix('torch.'),
+            'encoder_layers': model.config.encoder.layers, 'decoder_layers': model.config.decoder.layers,
             'parameters': sum(parameter.numel() for parameter in model.parameters()), 'frames': len(shots),
             'new_tokens': new_tokens, 'policies': found}

@@ -46,8 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--threads', type=int, default=1,
                         help='CPU threads of an engine call; with --real-size, of PyTorch (default: %(default)s)')
     parser.add_argument('--real-size', action='store_true',
-                        help='only what costs at the real 2B shapes, with random weights in bfloat16, on CUDA where there is '
-                             'one: the steps of a caption beside plain transformers, and the ladder of policies')
+                        help='only what costs at the real 2B shapes, with random weights, on CUDA where there is one, in '
+                             'bfloat16 (float32 on a CPU without AVX-512): the steps of a caption beside plain transformers, '
+                             'and the ladder of policies')
     parser.add_argument('--layers', type=int, default=0, help='with --real-size: layers of each tower (default: all 28)')
     parser.add_argument('--new-tokens', type=int, default=16,
                         help="with --real-size: tokens of the ladder's captions (default: 16)")

@@ -31,6 +31,11 @@ _LATER_RUNS = {
 }
 _FAST_HOURS = 0.05
 _AT_ONCE_HOURS = 2.3
+# What the runs of engines/nano/README.md saw. Hours are of two cores with AVX-512; others see fewer pictures in them.
+_PICTURES = {'first': 164_077, 'second': 50_649, 'third': 151_703, 'fourth': 383_178, 'fifth': 212_304, 'sixth': 261_648}
+_AT_ONCE_PICTURES = 556_440
+_FEWER = 0.8            # of those pictures: below, a run is told to take longer ...
+_PACE_SPAN = (0.2, 0.3)     # ... by its pace between these shares of it, where every kind of batch takes part
 _MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
 _FAST_CLIPS = {'train': 900, 'valid': 60}
 
@@ -45,7 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         'train', help='train the nano model',
         description='Train the nano model from random weights on the simulated warehouse, with full chat template, mixed frame '
                     'sizes and short videos. Writes log, curves, a state to resume from and the model in the layout of a '
-                    'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one.',
+                    'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one. Hours are those of two '
+                    'cores with AVX-512, which multiply in bfloat16; a slower machine is told how many it needs.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
@@ -58,6 +64,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
     parser.add_argument('--at-once', action='store_true',
                         help='one run that asks from its first step for what the six ask for one after the other')
+    parser.add_argument('--steps', type=int, default=None, metavar='N',
+                        help='with --fast or --at-once: so many steps, however long a machine takes for them, instead of hours')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
                         help='leave the first run out: go on from the weights of this trained nano model')
@@ -113,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if args.fast and args.at_once:
         raise ConfigError('--fast trains a small model on single pictures, --at-once the whole one on everything. '
                           'Give one or the other.')
+    if args.steps is not None and (args.steps < 1 or args.hours or not (args.fast or args.at_once)):
+        raise ConfigError('--steps is a number from 1 for --fast or --at-once, and takes the place of --hours.')
     tower = SMALL_TOWER if args.fast else TowerShape()
     layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
     if args.threads:
@@ -125,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         hours, course = _AT_ONCE_HOURS, at_once()
     first = NanoRun(
         data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or hours), curriculum=course, tower=tower,
-        decoder_layers=_GROWN_LAYERS if args.at_once else None,
+        max_steps=args.steps, decoder_layers=_GROWN_LAYERS if args.at_once else None,
         processes=args.processes or (1 if args.fast or args.threads or torch.cuda.is_available() else _processes()),
         look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
         llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
@@ -142,8 +152,11 @@ def run(args: argparse.Namespace) -> int:
     for name, one in runs.items():
         one = replace(one, start_from=start_from, out=one.out if name == list(runs)[-1] else one.out / name)
         start_from = one.out
-        print(f'training for {one.minutes:.0f} minutes, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
-        train_nano(one, resume=args.resume, report=_show)
+        span = f'{one.max_steps} steps' if one.max_steps else f'{one.minutes:.0f} minutes'
+        print(f'training for {span}, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
+        pictures = 0 if args.fast or args.steps else _AT_ONCE_PICTURES if args.at_once else _PICTURES[name]
+        option = '--hours' if name == 'first' else f'--{name}-hours'
+        train_nano(one, resume=args.resume, report=_Lines(one.minutes, pictures, option))
         logs.append(one.out / 'log.jsonl')
         draw_curves(logs, one.out / 'curves.png')
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
@@ -180,9 +193,35 @@ def _show_rendering(done: int, total: int, frames_per_s: float) -> None:
         print(f'{done}/{total} frames, {frames_per_s:.0f} frames/s', file=sys.stderr, flush=True)
 
 
+class _Lines:
+    """Prints a run's lines, and once whether it will see about as many ``pictures`` as the run of known scores; 0: never."""
+
+    def __init__(self, minutes: float, pictures: int, option: str) -> None:
+        self._minutes, self._pictures, self._option = minutes, pictures, option
+        self._span_begins: dict[str, Any] | None = None
+        self._has_told = not pictures
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        if 'step' not in line:
+            return
+        _show(line)
+        share = line['trained_s'] / (60 * self._minutes)
+        if self._span_begins is None:
+            # A run that goes on later than that is not measured: it was told before.
+            self._has_told |= share > _PACE_SPAN[1]
+            self._span_begins = line if share >= _PACE_SPAN[0] else None
+        elif not self._has_told and share >= _PACE_SPAN[1]:
+            self._has_told = True
+            begins = self._span_begins
+            per_s = (line['images'] - begins['images']) / (line['trained_s'] - begins['trained_s'])
+            coming = line['images'] + per_s * (60 * self._minutes - line['trained_s'])
+            if coming < _FEWER * self._pictures:
+                hours = self._minutes / 60 * self._pictures / coming
+                print(f'at {per_s:.0f} pictures a second this run will see about {coming:,.0f}; the one whose scores are in '
+                      f'engines/nano/README.md saw {self._pictures:,}. For as many: {self._option} {hours:.1f}', flush=True)
+
+
 def _show(line: dict[str, Any]) -> None:
-    if 'step' not in line:
-        return
     text = (f'{line["trained_s"] / 60:6.1f} min  step {line["step"]:6d}  {line["images_per_s"]:6.1f} images/s  '
             f'answer {line["answer_loss"]:.3f}  dense {line["dense_loss"]:.3f}')
     if line['memory_loss']:

@@ -22,6 +22,7 @@ import torch
 
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.pixels import resize
+from penguin_ros.model.precision import fast_math
 from penguin_ros.training import texts
 from penguin_ros.training.curriculum import Curriculum, small_curriculum
 from penguin_ros.training.dataset import Clip, SceneFrame, Split, open_split
@@ -191,7 +192,7 @@ def _said(trainer: Trainer, split: Split, clips: Sequence[Clip], askers: Sequenc
         some = clips[start:start + _BATCH]
         images = torch.from_numpy(np.stack([shown(split.image(clip.frames[-1]), grid, False) for clip in some]))
         views = [View((clip.frames[-1],), (1.0,), grid[0] * TOKEN_PX, coordinates=words.coordinates) for clip in some]
-        with torch.autocast(trainer.device.type, torch.bfloat16):
+        with fast_math(trainer.device):
             said = greedy_answers(trainer.network, images, [texts.CAPTION_INSTRUCTION] * len(some), words)
             captions += [score_caption(texts.read_things(text), things_of(view)) for text, view in zip(said, views)]
             for ask in askers:

@@ -30,6 +30,7 @@ from penguin_ros.training.dataset import Clip, Split, open_split
 from penguin_ros.training.llm_start import start_encoder_from, train_text_model
 from penguin_ros.training.memory import MemoryHead
 from penguin_ros.training.montage import backwards
+from penguin_ros.training.muon import Muon
 from penguin_ros.training.network import Network, NetworkShape, TowerShape
 from penguin_ros.training.objective import DenseHead, StepLoss, step_loss, word_weights
 from penguin_ros.training.rows import Batch, Words, build_batch
@@ -64,7 +65,7 @@ class NanoRun:
     look_scenes: int = 96
     line_every_s: float = 30.0      # how often to write a line of losses
     compile_blocks: bool = True
-    max_steps: int | None = None
+    max_steps: int | None = None    # instead of minutes: any machine makes as many
 
 
 class Drawn(NamedTuple):
@@ -99,7 +100,7 @@ class Trainer:
         dropped = [parameter for head in heads for parameter in head.parameters()]
         self.parameters = [*self.network.parameters(), *dropped]
         self.seeing = [parameter for part in (*self.network.eye(), *of_features) for parameter in part.parameters()]
-        self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon)
+        self.optimizers = build_optimizers(self.network, dropped, run.curriculum, muon=run.muon, team=self.team)
         self.weights = word_weights(self.words).to(self.device)
         self.step = self.drawn = 0
         self.images = 0
@@ -126,8 +127,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        by_time = self.trained_s / (60 * self.run.minutes)
-        return max(by_time, self.step / self.run.max_steps) if self.run.max_steps else by_time
+        return self.step / self.run.max_steps if self.run.max_steps else self.trained_s / (60 * self.run.minutes)
 
     def goes_on(self) -> bool:
         """Whether there is another step to make; by the first process's clock, which decides about rates too."""
@@ -221,7 +221,7 @@ Optimizers = list[tuple[torch.optim.Optimizer, float]]      # each with its lear
 
 
 def build_optimizers(network: Network, dropped: Sequence[torch.nn.Parameter], curriculum: Curriculum, *,
-                     muon: bool = True) -> Optimizers:
+                     muon: bool = True, team: Team | None = None) -> Optimizers:
     """Muon for the matrices inside the network, AdamW for embeddings, norms and what is dropped after training.
 
     Muon (Jordan 2024) makes each matrix's update orthogonal; here it reached a given loss in about two thirds of AdamW's
@@ -237,7 +237,7 @@ def build_optimizers(network: Network, dropped: Sequence[torch.nn.Parameter], cu
         lr=curriculum.peak_lr, betas=(0.9, 0.98), fused=True)
     if not muon:
         return [(adamw, curriculum.peak_lr)]
-    inner = torch.optim.Muon(matrices, lr=curriculum.peak_matrix_lr, weight_decay=0.05, adjust_lr_fn='match_rms_adamw')
+    inner = Muon(matrices, lr=curriculum.peak_matrix_lr, weight_decay=0.05, team=team)
     return [(inner, curriculum.peak_matrix_lr), (adamw, curriculum.peak_lr)]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from penguin_ros.model.precision import fast_math
 from penguin_ros.training.memory import FAR_FROM_PATH_M, MemoryHead
 from penguin_ros.training.network import MASKED, Network
 from penguin_ros.training.rows import Batch, DenseTargets, TokenGrid, Words
@@ -98,20 +99,20 @@ def word_weights(words: Words) -> torch.Tensor:
 def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: float, weights: torch.Tensor,
               short_weight: float = 1.0, old_frames_learn: bool = True, memory_head: MemoryHead | None = None,
               memory_weight: float = 0.0, pointer_weight: float = 0.0, only_heads: bool = False, only_dense: bool = False,
-              dtype: torch.dtype = torch.bfloat16) -> StepLoss:
+              dtype: torch.dtype | None = None) -> StepLoss:
     """The loss of one batch; ``weights`` as word_weights gives them, ``short_weight`` times that in short answers.
 
     Without ``old_frames_learn`` only the newest frame of a row teaches the encoder, and the others cost a third. With
     ``only_heads`` the auxiliary losses teach their heads and nothing else: a head that knows nothing yet misleads. With
-    ``only_dense`` the decoder is left out and learns nothing: half a step's time.
+    ``only_dense`` the decoder is left out and learns nothing: half a step's time. Without ``dtype`` the device's fastest.
     """
     device = network.embedding.weight.device
     if only_dense:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with fast_math(device, dtype):
             features = _encoded(network, batch, old_frames_learn)
         dense = _dense_loss(head, features, batch)
         return StepLoss(dense_weight * dense, 0.0, float(dense.detach()), 0.0, 0.0, features)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with fast_math(device, dtype):
         states, features = batch_states(network, batch, old_frames_learn=old_frames_learn)
         rows = network.decoder_norm(states[-1])
         targets = batch.targets.to(device)
@@ -130,7 +131,7 @@ def step_loss(network: Network, head: DenseHead, batch: Batch, *, dense_weight: 
         total = total + memory_weight * memory
     pointer = torch.zeros(())
     if pointer_weight and len(batch.pointers.rows):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with fast_math(device, dtype):
             pointer = pointer_loss(network, batch, states)
         total = total + pointer_weight * pointer
     return StepLoss(total, float(answer.detach()), float(dense.detach()), float(memory.detach()), float(pointer.detach()),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.model.checkpoint import load_encoder
+from penguin_ros.model.precision import fast_math
 from penguin_ros.training.losses import total_loss
 from penguin_ros.training.network import MERGE, PATCH_PX, patches_of
 
@@ -63,5 +64,5 @@ class Reconstruction:
         """The teacher's merged features [B, tokens, its width], float32."""
         grid = (images.shape[1] // PATCH_PX, images.shape[2] // PATCH_PX)
         patches = patches_of(images.to(self.adapter.weight.device))
-        with torch.autocast(patches.device.type, torch.bfloat16):
+        with fast_math(patches.device):
             return self.teacher(patches, grid, MERGE).float()

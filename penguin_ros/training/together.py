@@ -39,6 +39,28 @@ class Team:
         for parameter, mean in zip(parameters, flat.split([part.numel() for part in parts])):
             parameter.grad = mean.view_as(parameter)
 
+    def owners(self, costs: Sequence[float]) -> list[int]:
+        """Which process does which of some jobs, so that all have about as much to do; the same answer in every process."""
+        load, owners = [0.0] * self.size, [0] * len(costs)
+        for job in sorted(range(len(costs)), key=lambda job: -costs[job]):
+            owners[job] = min(range(self.size), key=lambda rank: load[rank])
+            load[owners[job]] += costs[job]
+        return owners
+
+    def exchange(self, results: Sequence[torch.Tensor], owners: Sequence[int]) -> list[torch.Tensor]:
+        """Every job's result as its owner has it; the others need something of that shape and type."""
+        if self.size == 1:
+            return list(results)
+        found = list(results)
+        for rank in range(self.size):
+            jobs = [job for job, owner in enumerate(owners) if owner == rank]
+            if jobs:
+                flat = torch.cat([found[job].flatten() for job in jobs])
+                distributed.broadcast(flat, src=rank)
+                for job, part in zip(jobs, flat.split([found[job].numel() for job in jobs])):
+                    found[job] = part.view_as(found[job])
+        return found
+
     def hears(self, told: Sequence[float]) -> list[float]:
         """What the first process tells, in all of them."""
         if self.size == 1:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from penguin_ros.core.prompt import frame_lead, question_tail, stream_head
+from penguin_ros.model.precision import fast_math
 from penguin_ros.training import texts
 from penguin_ros.training.dataset import Clip, Split
 from penguin_ros.training.network import MASKED, TOKEN_PX, Network
@@ -71,7 +72,7 @@ def validate(network: Network, split: Split, words: Words, *, scenes: int, grid:
     network.eval()
     clips = split.clips[:scenes]
     result: dict[str, float] = {}
-    with torch.autocast('cpu', torch.bfloat16, enabled=network.embedding.weight.device.type == 'cpu'):
+    with fast_math(network.embedding.weight.device):
         found = []
         for start in range(0, len(clips), 32):
             some = clips[start:start + 32]

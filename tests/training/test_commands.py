@@ -74,7 +74,7 @@ def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> 
     """The whole command as a newcomer types it: it renders its scenes, trains a small model and tells how it does."""
     pytest.importorskip('mujoco')
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--hours', '0.018', '--threads', '1',
+    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--steps', '300', '--threads', '1',
                '--data', str(tmp_path / 'data'), '--out', str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -84,6 +84,41 @@ def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> 
     # A model that has learnt nothing names nothing right: in held-out pictures it finds less than 3 in 100 things.
     assert steps[-1]['valid']['f1'] > 0.12, steps[-1]['valid']
     assert f'F1 {steps[-1]["valid"]["f1"]:.3f}' in done.stdout
+
+
+def _told_of_a_run_of(per_s: float, capsys: pytest.CaptureFixture[str], *, first_min: int = 1) -> str:
+    lines = train._Lines(minutes=100.0, pictures=420_000, option='--hours')
+    lines({'run': {}})
+    for minute in range(first_min, 101):
+        lines({'step': minute, 'images': int(minute * 60 * per_s), 'images_per_s': per_s, 'trained_s': minute * 60.0,
+               'answer_loss': 1.0, 'dense_loss': 1.0, 'memory_loss': 0.0, 'pointer_loss': 0.0})
+    shown = capsys.readouterr().out.splitlines()
+    assert sum('images/s' in line for line in shown) == 101 - first_min
+    return '\n'.join(line for line in shown if 'images/s' not in line)
+
+
+def test_a_slow_machine_is_told_in_time_how_many_hours_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    told = _told_of_a_run_of(20.0, capsys)
+    assert told == ('at 20 pictures a second this run will see about 120,000; the one whose scores are in '
+                    'engines/nano/README.md saw 420,000. For as many: --hours 5.8')
+    assert not _told_of_a_run_of(60.0, capsys), 'it sees six in seven of them'
+    assert not _told_of_a_run_of(20.0, capsys, first_min=31), 'resumed after it was told'
+
+
+def test_a_run_of_so_many_steps_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in train._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    draw_split(tmp_path / 'data' / 'train', 32, seed=1)
+    draw_split(tmp_path / 'data' / 'valid', 4, seed=2)
+    begin = ['train', 'nano', '--data', str(tmp_path / 'data'), '--out', str(tmp_path / 'out')]
+    assert main([*begin, '--fast', '--steps', '3']) == 0
+    assert 'training for 3 steps, from nothing' in capsys.readouterr().out
+    steps = [json.loads(line) for line in (tmp_path / 'out' / 'log.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in steps if 'step' in line][-1] == 3
+    for wrong in (['--steps', '3'], ['--fast', '--steps', '0'], ['--at-once', '--steps', '3', '--hours', '1.0']):
+        assert main([*begin, *wrong]) == 1
+        assert 'takes the place of --hours' in capsys.readouterr().err
 
 
 def test_only_what_is_missing_of_the_scenes_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

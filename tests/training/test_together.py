@@ -44,6 +44,27 @@ def test_gradients_become_the_mean_and_weights_and_times_those_of_the_first(tmp_
     assert heard == {'gradients': [7.0, 0.0], 'told': [1234.5678], 'weights': [4.0, 4.0]}
 
 
+def test_jobs_are_dealt_so_that_all_have_about_as_much_to_do() -> None:
+    costs = [9.0, 1.0, 5.0, 4.0, 1.0]
+    owners = Team(rank=1, size=2).owners(costs)
+    assert owners == Team(rank=0, size=2).owners(costs), 'all processes think alike'
+    assert sorted(sum(cost for cost, owner in zip(costs, owners) if owner == rank) for rank in range(2)) == [10.0, 10.0]
+    assert Team().owners(costs) == [0] * 5
+
+
+def _follow_exchange(team: Team, folder: Path) -> None:
+    found = team.exchange([torch.full((2, 3), 1.0), torch.full((4,), 2.0), torch.full((5,), 3.0)], [1, 0, 1])
+    (folder / 'heard.json').write_text(json.dumps([part.tolist() for part in found]))
+
+
+def test_every_process_has_the_results_of_all(tmp_path: Path) -> None:
+    with team_of(2, _follow_exchange, tmp_path) as team:
+        mine = [torch.zeros(2, 3), torch.full((4,), 7.0), torch.zeros(5)]
+        found = [part.tolist() for part in team.exchange(mine, [1, 0, 1])]
+    assert found == [[[1.0] * 3] * 2, [7.0] * 4, [3.0] * 5]
+    assert json.loads((tmp_path / 'heard.json').read_text()) == found
+
+
 def _fail(team: Team) -> None:
     raise SystemExit(3)
 
