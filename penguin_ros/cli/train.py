@@ -8,36 +8,47 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from penguin_ros.training.nano import NanoRun
 
 _EXAMPLES = """examples:
   penguin train nano                          render the scenes if they are missing, then train: six runs, about five hours
   penguin train nano --at-once --out out/once    one run of 2.3 hours, nearly as good (engines/nano/README.md)
+  penguin train nano --by-steps               as many steps as the shipped weights took, on any machine
   penguin train nano --resume                 go on where an interrupted run stopped
-  penguin train nano --from engines/nano --out out/more    go on from trained weights: without the first of the runs
+  penguin train nano --from engines/nano --runs fifth sixth --out out/more    go on from trained weights with these two
   penguin train nano --fast --out out/fast    a small model, four minutes in all: does it learn at all?
   penguin train nano --teacher engines/nano   the encoder begins by learning to give the features of a trained one
 """
 _CLIPS = {'train': 24_000, 'train-video': 3_000, 'valid': 600, 'valid-video': 60}
-_GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
-_FIRST_HOURS = 0.65
-# The runs behind the first: how long, and for what.
-_LATER_RUNS = {
-    'second': (0.2, 'goes on from the first with more videos and questions'),
-    'third': (0.6, f'begins with a decoder that has grown to {_GROWN_LAYERS} layers and learns to remember'),
-    'fourth': (1.5, 'shows the decoder where answers can be read off'),
-    'fifth': (0.85, 'asks more about what changed and about the path'),
-    'sixth': (1.1, 'asks for heights and distances, which the path is told by'),
-}
-_FAST_HOURS = 0.05
-_AT_ONCE_HOURS = 2.3
-# What the runs of engines/nano/README.md saw. Hours are of two cores with AVX-512; others see fewer pictures in them.
-_PICTURES = {'first': 164_077, 'second': 50_649, 'third': 151_703, 'fourth': 383_178, 'fifth': 212_304, 'sixth': 261_648}
-_AT_ONCE_PICTURES = 556_440
-_FEWER = 0.8            # of those pictures: below, a run is told to take longer ...
-_PACE_SPAN = (0.2, 0.3)     # ... by its pace between these shares of it, where every kind of batch takes part
-_MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
 _FAST_CLIPS = {'train': 900, 'valid': 60}
+_GROWN_LAYERS = 6       # of the decoder from the third run on; 4 before
+_MOST_PROCESSES = 4     # a share of fewer than six rows is mostly overhead
+_FEWER = 0.8            # of the pictures that the run of known scores saw: below, a run is told to take longer ...
+_PACE_SPAN = (0.2, 0.3)     # ... by its pace between these shares of it, where every kind of batch takes part
+
+
+class _Course(NamedTuple):
+    """How long a run is, in hours of two cores with AVX-512, and what the run of engines/nano/README.md came to in them."""
+
+    hours: float
+    steps: int
+    pictures: int
+    purpose: str
+
+
+_RUNS = {
+    'first': _Course(0.65, 6_690, 164_077, 'begins with random weights'),
+    'second': _Course(0.2, 1_685, 50_649, 'goes on with more videos and questions'),
+    'third': _Course(0.6, 4_990, 151_703, f'has a decoder that has grown to {_GROWN_LAYERS} layers and learns to remember'),
+    'fourth': _Course(1.5, 8_707, 383_178, 'shows the decoder where answers can be read off'),
+    'fifth': _Course(0.85, 4_677, 212_304, 'asks more about what changed and about the path'),
+    'sixth': _Course(1.1, 6_250, 261_648, 'asks for heights and distances, which the path is told by'),
+}
+_AT_ONCE = _Course(2.3, 19_897, 556_440, 'asks from its first step for what the six ask for one after the other')
+_FAST = _Course(0.05, 300, 0, 'a small model, a few minutes on few scenes, to see that it learns')
 
 # glibc gives the memory of a step back to the system and faults it in again for the next: up to ten times slower.
 # Threads that spin while they wait do the same on a machine that runs anything else.
@@ -51,24 +62,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description='Train the nano model from random weights on the simulated warehouse, with full chat template, mixed frame '
                     'sizes and short videos. Writes log, curves, a state to resume from and the model in the layout of a '
                     'public checkpoint. Runs on a CPU, or on a CUDA GPU where torch finds one. Hours are those of two '
-                    'cores with AVX-512, which multiply in bfloat16; a slower machine is told how many it needs.',
+                    'cores with AVX-512, which multiply in bfloat16; a slower machine is told what would mend it.',
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', choices=['nano'], help='which model')
     parser.add_argument('--hours', type=float, default=None,
-                        help=f'training time of the first run (default: {_FIRST_HOURS}, with --at-once '
-                             f'{_AT_ONCE_HOURS}, with --fast {_FAST_HOURS})')
-    for name, (hours, purpose) in _LATER_RUNS.items():
-        parser.add_argument(f'--{name}-hours', type=float, default=hours, metavar='HOURS',
-                            help=f'of the {name} run, which {purpose}; 0: none (default: %(default)s; none with --fast '
-                                 'or --at-once)')
-    parser.add_argument('--fast', action='store_true', help='a small model, a few minutes on few scenes, to see that it learns')
-    parser.add_argument('--at-once', action='store_true',
-                        help='one run that asks from its first step for what the six ask for one after the other')
-    parser.add_argument('--steps', type=int, default=None, metavar='N',
-                        help='with --fast or --at-once: so many steps, however long a machine takes for them, instead of hours')
+                        help=f'training time of all runs together (default: {sum(one.hours for one in _RUNS.values()):.1f}, '
+                             f'less without some of them, with --at-once {_AT_ONCE.hours}, with --fast {_FAST.hours})')
+    parser.add_argument('--by-steps', action='store_true',
+                        help=f'as many steps as the weights of known scores took, with --fast {_FAST.steps}, instead of hours: '
+                             'any machine learns as much, however long it takes')
+    parser.add_argument('--runs', nargs='+', choices=list(_RUNS), metavar='NAME',
+                        help='which of the six runs: '
+                             + '; '.join(f'the {name} {one.purpose} ({one.hours} h)' for name, one in _RUNS.items())
+                             + ' (default: all, with --from all but the first)')
+    parser.add_argument('--fast', action='store_true', help=_FAST.purpose)
+    parser.add_argument('--at-once', action='store_true', help=f'one run that {_AT_ONCE.purpose}')
     parser.add_argument('--resume', action='store_true', help='go on from state.pt in the output folder')
     parser.add_argument('--from', type=Path, metavar='DIR', dest='start_from',
-                        help='leave the first run out: go on from the weights of this trained nano model')
+                        help='go on from the weights of this trained nano model')
     parser.add_argument('--seed', type=int, default=7, help='of weights and data order (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=Path('out/nano-data'), metavar='DIR',
                         help='folder with train/ and valid/; rendered there when missing (default: %(default)s)')
@@ -98,7 +109,6 @@ def run(args: argparse.Namespace) -> int:
     settle_environment()
     import torch
 
-    from penguin_ros.core.errors import ConfigError
     from penguin_ros.training.curriculum import (
         Curriculum,
         at_once,
@@ -114,15 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from penguin_ros.training.network import SMALL_TOWER, TowerShape
     from penguin_ros.training.teacher import WarmUp
 
-    later_hours = {name: getattr(args, f'{name}_hours') for name in _LATER_RUNS}
-    if args.start_from and (args.fast or args.at_once or not any(later_hours.values())):
-        raise ConfigError('--from leaves the first run out; --fast, --at-once or 0 hours for each of the others those. '
-                          'Give one or the other.')
-    if args.fast and args.at_once:
-        raise ConfigError('--fast trains a small model on single pictures, --at-once the whole one on everything. '
-                          'Give one or the other.')
-    if args.steps is not None and (args.steps < 1 or args.hours or not (args.fast or args.at_once)):
-        raise ConfigError('--steps is a number from 1 for --fast or --at-once, and takes the place of --hours.')
+    courses = _courses(args)
     tower = SMALL_TOWER if args.fast else TowerShape()
     layers = decoder_layers_of(args.start_from) if args.start_from else tower.layers      # refused before anything is rendered
     if args.threads:
@@ -130,37 +132,53 @@ def run(args: argparse.Namespace) -> int:
     render_missing(args.data, _FAST_CLIPS if args.fast else _CLIPS)
     warm_up = WarmUp(teacher=args.teacher, steps=args.warm_up_steps,
                      relation=not args.no_relation_loss) if args.teacher else None
-    hours, course = (_FAST_HOURS, small_curriculum()) if args.fast else (_FIRST_HOURS, Curriculum())
-    if args.at_once:
-        hours, course = _AT_ONCE_HOURS, at_once()
-    first = NanoRun(
-        data=args.data, out=args.out, seed=args.seed, minutes=60 * (args.hours or hours), curriculum=course, tower=tower,
-        max_steps=args.steps, decoder_layers=_GROWN_LAYERS if args.at_once else None,
+    curricula = {
+        'first': Curriculum(), 'second': going_on(), 'third': going_deeper(), 'fourth': looking_back(),
+        'fifth': looking_closer(), 'sixth': measuring(), 'at once': at_once(), 'fast': small_curriculum()}
+    plain = NanoRun(
+        data=args.data, out=args.out, tower=tower, coordinates=args.coordinates, muon=args.optimizer == 'muon',
         processes=args.processes or (1 if args.fast or args.threads or torch.cuda.is_available() else _processes()),
-        look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast),
-        llm_start_steps=args.llm_start, warm_up=warm_up, coordinates=args.coordinates, muon=args.optimizer == 'muon')
-    runs = {} if args.start_from else {'first': first}
-    courses = {'second': going_on(), 'third': going_deeper(), 'fourth': looking_back(), 'fifth': looking_closer(),
-               'sixth': measuring()}
-    for number, (name, course) in enumerate(courses.items(), start=1):
-        hours, layers = later_hours[name], layers if name == 'second' else max(layers, _GROWN_LAYERS)
-        if hours and not (args.fast or args.at_once):
-            runs[name] = replace(first, llm_start_steps=0, warm_up=None, minutes=60 * hours, seed=args.seed + number,
-                                 curriculum=course, decoder_layers=layers)
+        look_every_s=60.0 if args.fast else 480.0, compile_blocks=not (args.no_compile or args.fast))
+    longer = args.hours / sum(course.hours for course in courses.values()) if args.hours else 1.0
     logs: list[Path] = []
     start_from = args.start_from
-    for name, one in runs.items():
-        one = replace(one, start_from=start_from, out=one.out if name == list(runs)[-1] else one.out / name)
-        start_from = one.out
+    for name, course in courses.items():
+        if name not in ('first', 'second', 'fast'):
+            layers = max(layers, _GROWN_LAYERS)
+        out = args.out if name == list(courses)[-1] else args.out / name
+        one = replace(
+            plain, out=out, start_from=start_from, minutes=60 * course.hours * longer,
+            max_steps=course.steps if args.by_steps else None, curriculum=curricula[name], decoder_layers=layers,
+            seed=args.seed + (list(_RUNS).index(name) if name in _RUNS else 0))
+        if start_from is None:
+            one = replace(one, llm_start_steps=args.llm_start, warm_up=warm_up)
         span = f'{one.max_steps} steps' if one.max_steps else f'{one.minutes:.0f} minutes'
-        print(f'training for {span}, {"from " + str(one.start_from) if one.start_from else "from nothing"}')
-        pictures = 0 if args.fast or args.steps else _AT_ONCE_PICTURES if args.at_once else _PICTURES[name]
-        option = '--hours' if name == 'first' else f'--{name}-hours'
-        train_nano(one, resume=args.resume, report=_Lines(one.minutes, pictures, option))
-        logs.append(one.out / 'log.jsonl')
-        draw_curves(logs, one.out / 'curves.png')
+        print(f'training for {span}, from {start_from or "nothing"}')
+        train_nano(one, resume=args.resume, report=_Lines(one, course))
+        logs.append(out / 'log.jsonl')
+        draw_curves(logs, out / 'curves.png')
+        start_from = out
     print(f'the model is in {args.out}; next: a recipe whose checkpoint is that folder, then penguin build and penguin eval')
     return 0
+
+
+def _courses(args: argparse.Namespace) -> dict[str, _Course]:
+    """The runs to make, in their order; raises ConfigError where the options do not go together."""
+    from penguin_ros.core.errors import ConfigError
+
+    if args.fast + args.at_once + bool(args.start_from or args.runs) > 1:
+        raise ConfigError('--fast trains a small model on single pictures, --at-once the whole one on everything, both from '
+                          'random weights; --from and --runs are for the six runs. Give one or the other.')
+    if args.hours is not None and (args.by_steps or args.hours <= 0):
+        raise ConfigError('--hours is more than 0, and --by-steps takes its place. Give one or the other.')
+    if args.fast or args.at_once:
+        return {'fast': _FAST} if args.fast else {'at once': _AT_ONCE}
+    courses = {name: one for name, one in _RUNS.items()
+               if name in (args.runs or list(_RUNS)[1 if args.start_from else 0:])}
+    if ('first' in courses) == bool(args.start_from):
+        raise ConfigError('the first run begins with random weights, the others with those of a trained model. '
+                          'Name the first in --runs or give --from, one or the other.')
+    return courses
 
 
 def _processes() -> int:
@@ -194,18 +212,18 @@ def _show_rendering(done: int, total: int, frames_per_s: float) -> None:
 
 
 class _Lines:
-    """Prints a run's lines, and once whether it will see about as many ``pictures`` as the run of known scores; 0: never."""
+    """Prints a run's lines, and once, where it will see far fewer pictures than the run of known scores, what would mend it."""
 
-    def __init__(self, minutes: float, pictures: int, option: str) -> None:
-        self._minutes, self._pictures, self._option = minutes, pictures, option
+    def __init__(self, run: NanoRun, course: _Course) -> None:
+        self._run_s, self._pictures = 60 * run.minutes, course.pictures
         self._span_begins: dict[str, Any] | None = None
-        self._has_told = not pictures
+        self._has_told = bool(run.max_steps) or not course.pictures
 
     def __call__(self, line: dict[str, Any]) -> None:
         if 'step' not in line:
             return
         _show(line)
-        share = line['trained_s'] / (60 * self._minutes)
+        share = line['trained_s'] / self._run_s
         if self._span_begins is None:
             # A run that goes on later than that is not measured: it was told before.
             self._has_told |= share > _PACE_SPAN[1]
@@ -214,11 +232,11 @@ class _Lines:
             self._has_told = True
             begins = self._span_begins
             per_s = (line['images'] - begins['images']) / (line['trained_s'] - begins['trained_s'])
-            coming = line['images'] + per_s * (60 * self._minutes - line['trained_s'])
+            coming = line['images'] + per_s * (self._run_s - line['trained_s'])
             if coming < _FEWER * self._pictures:
-                hours = self._minutes / 60 * self._pictures / coming
                 print(f'at {per_s:.0f} pictures a second this run will see about {coming:,.0f}; the one whose scores are in '
-                      f'engines/nano/README.md saw {self._pictures:,}. For as many: {self._option} {hours:.1f}', flush=True)
+                      f'engines/nano/README.md saw {self._pictures:,}. For as many: --by-steps, which will take this machine '
+                      f'{self._pictures / coming:.1f} times as long', flush=True)
 
 
 def _show(line: dict[str, Any]) -> None:

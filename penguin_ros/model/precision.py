@@ -8,7 +8,7 @@ import torch
 def fast_type(device: torch.device) -> torch.dtype:
     """bfloat16 on GPUs and on CPUs with AVX-512, else float32: without it torch spells out every product of two bfloat16.
 
-    On two cores of an AVX2 machine one step of the recipe took 23 s in bfloat16, Muon's part included.
+    One step of the nano model's recipe took 23 s in bfloat16 on a core with AVX2, and 1.7 s in float32.
     """
     if device.type == 'cuda' or torch.backends.cpu.get_cpu_capability() == 'AVX512':
         return torch.bfloat16

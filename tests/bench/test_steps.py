@@ -17,6 +17,7 @@ from penguin_ros.bench.steps import measure_steps  # noqa: E402
 from penguin_ros.cli.main import main  # noqa: E402
 from penguin_ros.model.config import DecoderConfig, EncoderConfig, PenguinVLConfig  # noqa: E402
 from penguin_ros.model.definition import PenguinVL, initialise  # noqa: E402
+from penguin_ros.model.precision import fast_type  # noqa: E402
 from tests.core.numpy_engine import byte_words  # noqa: E402
 
 SHAPE = PenguinVLConfig(
@@ -57,15 +58,18 @@ def test_the_report_names_hardware_precision_and_counts_and_is_no_orin(
     assert main(['bench', '--real-size', '--repeats', '1', '--new-tokens', '4', '--out', str(tmp_path)]) == 0
     text = (tmp_path / 'benchmarks.md').read_text()
     section = text.split('## Real size, beside plain transformers')[1].split('## Plots')[0]
-    for words in ('CPU, ', 'bfloat16', 'transformers', '256 visual tokens, 1024 patches', '2 of 28 decoder layers',
+    dtype = 'bfloat16' if fast_type(torch.device('cpu')) == torch.bfloat16 else 'float32'
+    for words in ('CPU, ', dtype, 'transformers', '256 visual tokens, 1024 patches', '2 of 28 decoder layers',
                   'These are not figures of an Orin', 'those need CUDA', 'behind 1112 rows'):
         assert words in section
-    assert '| (e) ours |' in text.split('## Real size')[1]
+    ladder = text.split('## Real size')[1]
+    assert '| (e) ours |' in ladder
+    assert f', {dtype}, ' in ladder
     figures = json.loads((tmp_path / 'benchmarks' / 'result.json').read_text())
     assert len(figures['steps']['steps']) == 8
     assert (tmp_path / 'benchmarks' / 'real_size.png').stat().st_size > 5000
     on_gpu = {**figures['steps'], 'is_gpu': True, 'graphs': True, 'device': 'NVIDIA Something'}
-    assert 'NVIDIA Something; bfloat16' in report.markdown({**figures, 'steps': on_gpu})
+    assert f'NVIDIA Something; {dtype}' in report.markdown({**figures, 'steps': on_gpu})
     capsys.readouterr()
 
 

@@ -16,7 +16,7 @@ from penguin_ros.backends.manifest import hash_files, load_manifest, read_manife
 from penguin_ros.cli import train
 from penguin_ros.cli.main import main
 from penguin_ros.core.confidence import ConfidenceScale, read_confidence, weights_fitted_on
-from penguin_ros.training.nano import decoder_layers_of
+from penguin_ros.training.nano import NanoRun, decoder_layers_of
 from tests.training.drawn import draw_split
 
 eval_command = importlib.import_module('penguin_ros.cli.eval')
@@ -43,12 +43,9 @@ def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_pat
     data, out, more = tmp_path / 'data', tmp_path / 'out', tmp_path / 'more'
     for seed, split in enumerate(('train', 'train-video', 'valid', 'valid-video')):
         draw_split(data / split, 14, seed=seed, frames=12)
-    later = ['--second-hours', '--third-hours', '--fourth-hours', '--fifth-hours']
-    quick = ['--sixth-hours', '0.00001', '--no-compile', '--processes', '1', '--data', str(data)]
-    early = [word for option in ('--hours', *later) for word in (option, '0.00001')]
-    assert main(['train', 'nano', *early, '--out', str(out), *quick]) == 0
-    assert main(['train', 'nano', '--from', str(out / 'second'), '--out', str(more),
-                 *(word for option in later for word in (option, '0')), *quick]) == 0
+    quick = ['--hours', '0.00005', '--no-compile', '--processes', '1', '--data', str(data)]
+    assert main(['train', 'nano', '--out', str(out), *quick]) == 0
+    assert main(['train', 'nano', '--from', str(out / 'second'), '--runs', 'sixth', '--out', str(more), *quick]) == 0
 
     def began(folder: Path) -> tuple[str | None, int]:
         run = json.loads((folder / 'log.jsonl').read_text().splitlines()[0])['run']
@@ -62,19 +59,46 @@ def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_pat
     assert not [path for path in more.iterdir() if path.is_dir()]
     assert main(['train', 'nano', '--from', str(tmp_path / 'nothing'), '--data', str(tmp_path / 'none')]) == 1
     assert not (tmp_path / 'none').exists(), 'nothing is rendered for a run that cannot begin'
-    assert main(['train', 'nano', '--from', str(out), '--fast']) == 1
-    assert main(['train', 'nano', '--at-once', '--fast']) == main(['train', 'nano', '--at-once', '--from', str(out)]) == 1
     once = tmp_path / 'once'
-    assert main(['train', 'nano', '--at-once', '--hours', '0.00001', '--llm-start', '1', *quick[2:], '--out', str(once)]) == 0
+    assert main(['train', 'nano', '--at-once', '--llm-start', '1', *quick, '--out', str(once)]) == 0
     assert (began(once), decoder_layers_of(once)) == ((None, 7), 6)
     assert not [path for path in once.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(('words', 'remedy'), [
+    ('--fast --at-once', 'Give one or the other'), ('--fast --from engines/nano', 'Give one or the other'),
+    ('--at-once --runs first', 'Give one or the other'), ('--runs second', 'Name the first in --runs or give --from'),
+    ('--from engines/nano --runs first sixth', 'Name the first in --runs or give --from'),
+    ('--hours 0', '--hours is more than 0'), ('--by-steps --hours 1', '--by-steps takes its place')])
+def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
+        words: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in train._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    assert main(['train', 'nano', '--data', str(tmp_path / 'data'), *words.split()]) == 1
+    assert remedy in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hours_given_are_shared_by_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[NanoRun] = []
+    for name, value in train._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr('penguin_ros.training.nano.train_nano', lambda run, **_: begun.append(run))
+    monkeypatch.setattr('penguin_ros.training.curves.draw_curves', lambda *_: None)
+    monkeypatch.setattr(train, 'render_missing', lambda *_: None)
+    data = ['--data', str(tmp_path)]
+    assert main(['train', 'nano', *data]) == main(['train', 'nano', '--hours', '9.8', *data]) == 0
+    assert [round(run.minutes) for run in begun] == [39, 12, 36, 90, 51, 66, 78, 24, 72, 180, 102, 132]
+    begun.clear()
+    assert main(['train', 'nano', '--by-steps', '--runs', 'second', 'first', *data]) == 0
+    assert [(run.max_steps, run.curriculum.peak_lr) for run in begun] == [(6690, 1.1e-3), (1685, 4e-4)], 'in their own order'
 
 
 def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> None:
     """The whole command as a newcomer types it: it renders its scenes, trains a small model and tells how it does."""
     pytest.importorskip('mujoco')
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--steps', '300', '--threads', '1',
+    command = [sys.executable, '-m', 'penguin_ros', 'train', 'nano', '--fast', '--by-steps', '--threads', '1',
                '--data', str(tmp_path / 'data'), '--out', str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -86,8 +110,10 @@ def test_the_fast_run_clearly_learns_from_nothing_but_a_seed(tmp_path: Path) -> 
     assert f'F1 {steps[-1]["valid"]["f1"]:.3f}' in done.stdout
 
 
-def _told_of_a_run_of(per_s: float, capsys: pytest.CaptureFixture[str], *, first_min: int = 1) -> str:
-    lines = train._Lines(minutes=100.0, pictures=420_000, option='--hours')
+def _told_of_a_run_of(per_s: float, capsys: pytest.CaptureFixture[str], *, first_min: int = 1,
+                      max_steps: int | None = None) -> str:
+    run = NanoRun(data=Path('data'), out=Path('out'), minutes=100.0, max_steps=max_steps)
+    lines = train._Lines(run, train._Course(hours=100 / 60, steps=100, pictures=420_000, purpose=''))
     lines({'run': {}})
     for minute in range(first_min, 101):
         lines({'step': minute, 'images': int(minute * 60 * per_s), 'images_per_s': per_s, 'trained_s': minute * 60.0,
@@ -97,28 +123,13 @@ def _told_of_a_run_of(per_s: float, capsys: pytest.CaptureFixture[str], *, first
     return '\n'.join(line for line in shown if 'images/s' not in line)
 
 
-def test_a_slow_machine_is_told_in_time_how_many_hours_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    told = _told_of_a_run_of(20.0, capsys)
-    assert told == ('at 20 pictures a second this run will see about 120,000; the one whose scores are in '
-                    'engines/nano/README.md saw 420,000. For as many: --hours 5.8')
+def test_a_slow_machine_is_told_in_time_what_would_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _told_of_a_run_of(20.0, capsys) == (
+        'at 20 pictures a second this run will see about 120,000; the one whose scores are in engines/nano/README.md saw '
+        '420,000. For as many: --by-steps, which will take this machine 3.5 times as long')
     assert not _told_of_a_run_of(60.0, capsys), 'it sees six in seven of them'
     assert not _told_of_a_run_of(20.0, capsys, first_min=31), 'resumed after it was told'
-
-
-def test_a_run_of_so_many_steps_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                              capsys: pytest.CaptureFixture[str]) -> None:
-    for name, value in train._ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    draw_split(tmp_path / 'data' / 'train', 32, seed=1)
-    draw_split(tmp_path / 'data' / 'valid', 4, seed=2)
-    begin = ['train', 'nano', '--data', str(tmp_path / 'data'), '--out', str(tmp_path / 'out')]
-    assert main([*begin, '--fast', '--steps', '3']) == 0
-    assert 'training for 3 steps, from nothing' in capsys.readouterr().out
-    steps = [json.loads(line) for line in (tmp_path / 'out' / 'log.jsonl').read_text().splitlines()]
-    assert [line['step'] for line in steps if 'step' in line][-1] == 3
-    for wrong in (['--steps', '3'], ['--fast', '--steps', '0'], ['--at-once', '--steps', '3', '--hours', '1.0']):
-        assert main([*begin, *wrong]) == 1
-        assert 'takes the place of --hours' in capsys.readouterr().err
+    assert not _told_of_a_run_of(20.0, capsys, max_steps=100), 'it makes its steps'
 
 
 def test_only_what_is_missing_of_the_scenes_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
