@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from penguin_ros.cli import train
 from penguin_ros.cli.main import main
 from penguin_ros.core.confidence import ConfidenceScale, read_confidence, weights_fitted_on
 from penguin_ros.training.nano import NanoRun, decoder_layers_of
+from penguin_ros.training.network import TowerShape
 from tests.training.drawn import draw_split
 
 eval_command = importlib.import_module('penguin_ros.cli.eval')
@@ -40,6 +42,8 @@ def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_pat
                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in train._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    narrow = partial(TowerShape, width=96, heads=3, ffn=128)        # of as many layers as ever
+    monkeypatch.setattr('penguin_ros.training.network.TowerShape', narrow)
     data, out, more = tmp_path / 'data', tmp_path / 'out', tmp_path / 'more'
     for seed, split in enumerate(('train', 'train-video', 'valid', 'valid-video')):
         draw_split(data / split, 14, seed=seed, frames=12)
