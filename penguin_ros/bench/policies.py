@@ -135,9 +135,9 @@ class WholeWindow:
             patches = patches_for_grid(old.pixels, grid, patch_px=spec.patch_px, merge=spec.merge)
             self._stream.append_frame(old.stamp_ns, self._engines.vision.encode(patches, grid), grid, keyframe=True)
         words = self._engines.words
-        decoded = decode(self._stream, [self._prompt], end_id=words.end_id,
+        decoded = decode(self._stream, [self._prompt], end_id=words.end_id, coordinates=self._engines.coordinates,
                          limits=Limits(self._config.caption.max_new_tokens))
-        raw, ends = words.text_with_ends(decoded.ids)
+        raw, ends = self._engines.written(decoded)
         grounded = ground(raw, ends=ends, probabilities=decoded.probabilities, height_px=frame.height_px,
                           width_px=frame.width_px)
         return Said(grounded.text, grounded.phrases, is_new=True, whole=True, decode_passes=decoded.passes,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penguin_ros.core.coordinates import CoordinateTokens
 from penguin_ros.core.engine import Piece
 from penguin_ros.core.stream import Stream, StreamPoint
 
@@ -31,6 +32,7 @@ class Decoded:
 
     ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)    # of each token, under the model
+    between: dict[int, int] = field(default_factory=dict)       # of tokens that are coordinates, by index: coordinates.py
     stopped: str = 'end'        # 'end', 'length', 'deadline' or 'cancelled'
     passes: int = 0             # engine calls, the one over the prompt included
     drafted: int = 0            # draft tokens offered
@@ -61,13 +63,23 @@ class Limits:
 
 
 def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limits, at: StreamPoint | None = None,
-           draft: Sequence[int] = (), on_tokens: Callable[[Decoded], None] | None = None) -> Decoded:
+           draft: Sequence[int] = (), coordinates: CoordinateTokens | None = None,
+           on_tokens: Callable[[Decoded], None] | None = None) -> Decoded:
     """Read a prompt behind the stream and write its continuation; the stream itself is left as it was.
 
+    With ``coordinates`` it is noted of each of these tokens where between it and the next the model takes the edge to be.
     ``on_tokens`` is called after every engine call that wrote something. Raises QuestionError when prompt and answer do
     not fit the cache.
     """
     decoded = Decoded()
+
+    def write(token: int, probability: float, logits: np.ndarray) -> None:
+        between = coordinates.between(token, logits) if coordinates else None
+        if between is not None:
+            decoded.between[len(decoded.ids)] = between
+        decoded.ids.append(token)
+        decoded.probabilities.append(probability)
+
     follower = _DraftFollower(draft)
     point = at or stream.end
     fed: list[Piece] = list(prompt)
@@ -82,8 +94,7 @@ def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limi
         next_id, probability = _likeliest(logits[0])
         # A drafted token stands when it is the one greedy decoding writes there; its row in the cache is then right too.
         while accepted < len(offered) and next_id == offered[accepted] and next_id != end_id:
-            decoded.ids.append(next_id)
-            decoded.probabilities.append(probability)
+            write(next_id, probability, logits[accepted])
             accepted += 1
             next_id, probability = _likeliest(logits[accepted])
         decoded.drafted += len(offered)
@@ -93,8 +104,7 @@ def decode(stream: Stream, prompt: Sequence[Piece], *, end_id: int, limits: Limi
         point = StreamPoint(behind.row - unused, behind.position - unused)
         stopped = 'end' if next_id == end_id else limits.stop(len(decoded.ids))
         if not stopped:
-            decoded.ids.append(next_id)
-            decoded.probabilities.append(probability)
+            write(next_id, probability, logits[accepted])
             fed = [np.asarray([next_id], dtype=np.int64)]
         if on_tokens is not None and (accepted or not stopped):
             on_tokens(decoded)

@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from penguin_ros.core.confidence import ConfidenceScale
 from penguin_ros.core.config import CameraConfig, PenguinConfig
+from penguin_ros.core.coordinates import CoordinateTokens, coordinate_tokens
 from penguin_ros.core.decode import Decoded, Limits, choice_probabilities, decode
 from penguin_ros.core.dialect import Dialect
 from penguin_ros.core.engine import LanguageEngine, VisionEngine, VisualTokens
@@ -37,6 +39,7 @@ from penguin_ros.core.worker import Inquiry
 HEAD_ROWS = 16                  # the words before a stream's first frame take fewer
 JUMP_BACK_S = 1.0               # a stamp further back than this is a clock or a recording started again
 QUESTION_WRAPPING = 24          # rows the template adds around a question
+SAME_OVERLAP = 0.5              # of the boxes of one thing in a caption and in an answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,16 @@ class Engines:
     cache_rows: int             # most rows of one cache
     confidence: ConfidenceScale = field(default_factory=ConfidenceScale)
     close: Callable[[], None] = lambda: None    # gives back what the engines hold outside of this process's own memory
+
+    @cached_property
+    def coordinates(self) -> CoordinateTokens | None:
+        """The tokens that are coordinates, of a model that has such."""
+        return coordinate_tokens(self.words, self.dialect)
+
+    def written(self, decoded: Decoded) -> tuple[str, list[int]]:
+        """A decoded text and where each token ends in it, coordinates as fine as the model tells them."""
+        return self.words.text_with_ends(decoded.ids, {
+            index: self.dialect.coordinate.format(value=value) for index, value in decoded.between.items()})
 
 
 @dataclass
@@ -269,7 +282,8 @@ class Perception:
         watch.stream.make_question_room(len(prompt) + settings.max_new_tokens)
         begun_s = time.monotonic()
         decoded = decode(
-            watch.stream, [prompt], end_id=self._engines.words.end_id, draft=watch.caption.ids if settings.drafted else (),
+            watch.stream, [prompt], end_id=self._engines.words.end_id, coordinates=self._engines.coordinates,
+            draft=watch.caption.ids if settings.drafted else (),
             limits=Limits(settings.max_new_tokens, begun_s + settings.deadline_s, self.interrupted))
         stopwatch.decode_ms += (time.monotonic() - begun_s) * 1e3
         grounded = self._ground(decoded, frame)
@@ -284,7 +298,7 @@ class Perception:
                 'cancelled': 'the caption was cut off'}[decoded.stopped]
 
     def _ground(self, decoded: Decoded, frame: Frame) -> Grounded:
-        raw, ends = self._engines.words.text_with_ends(decoded.ids)
+        raw, ends = self._engines.written(decoded)
         return ground(raw, ends=ends, probabilities=decoded.probabilities, height_px=frame.height_px, width_px=frame.width_px,
                       scale=self._engines.confidence.phrase)
 
@@ -413,7 +427,8 @@ class Perception:
             if partial is not None:
                 partial(self._ground(decoded, frame).text, len(decoded.ids))
 
-        decoded = decode(stream, [prompt], end_id=self._engines.words.end_id, limits=limits, on_tokens=on_tokens)
+        decoded = decode(stream, [prompt], end_id=self._engines.words.end_id, limits=limits,
+                         coordinates=self._engines.coordinates, on_tokens=on_tokens)
         if decoded.stopped in ('cancelled', 'deadline'):
             _check_whole(limits, inquiry, written=len(decoded.ids))
         grounded = self._ground(decoded, frame)
@@ -425,8 +440,16 @@ class Perception:
 
     def _with_tracks(self, phrases: Sequence[GroundedPhrase], watch: _Watch, frame: Frame) -> tuple[GroundedPhrase, ...]:
         """Track ids where the answer is about the frame that the last caption told of."""
-        known = {(phrase.text, phrase.region): phrase.track_id for phrase in watch.caption.phrases}
-        return tuple(replace(phrase, track_id=known.get((phrase.text, phrase.region), 0)) for phrase in phrases)
+        known = list(watch.caption.phrases)
+
+        def track_of(phrase: GroundedPhrase) -> int:
+            # Caption and answer each tell edges behind words of their own, so the boxes of one thing differ by some pixels.
+            alike = [(phrase.region.overlap(other.region), index) for index, other in enumerate(known)
+                     if phrase.region and other.region and other.text == phrase.text]
+            overlap, index = max(alike, default=(0.0, 0))
+            return known.pop(index).track_id if overlap >= SAME_OVERLAP else 0
+
+        return tuple(replace(phrase, track_id=track_of(phrase)) for phrase in phrases)
 
     def _choose(self, stream: Stream, prompt: np.ndarray, question: Question, frame: Frame, watch: _Watch,
                 limits: Limits) -> Answer:

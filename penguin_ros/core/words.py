@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +36,19 @@ class Words:
         kept = [int(token) for token in ids if int(token) not in self._silent]
         return str(self._tokenizer.decode(kept, skip_special_tokens=False))
 
-    def text_with_ends(self, ids: Sequence[int]) -> tuple[str, list[int]]:
+    def text_with_ends(self, ids: Sequence[int], instead: Mapping[int, str] | None = None) -> tuple[str, list[int]]:
         """The text, and for every token the number of characters that stand once it is written.
 
+        ``instead`` has other texts for some of the tokens, by their index; none of them may be part of a character.
         A token that is only part of a character (byte-level vocabularies cut accents and emoji) ends where the whole
         characters end, so that slices of the text are always valid.
         """
         text = ''
         ends: list[int] = []
         pending: list[int] = []
-        for token in ids:
+        for index, token in enumerate(ids):
             pending.append(token)
-            piece = self.text(pending)
+            piece = self.text(pending) if not instead or index not in instead else instead[index]
             if not piece.endswith('\N{REPLACEMENT CHARACTER}'):
                 text, pending = text + piece, []
             ends.append(len(text))

@@ -105,8 +105,9 @@ class Interview:
     def ask(self, question: str) -> tuple[str, Decoded]:
         """The answer as written, and how it came about."""
         words = self.engines.words
-        decoded = decode(self.stream, [words.ids(question_tail(question))], end_id=words.end_id, limits=self._limits)
-        return words.text(decoded.ids), decoded
+        decoded = decode(self.stream, [words.ids(question_tail(question))], end_id=words.end_id, limits=self._limits,
+                         coordinates=self.engines.coordinates)
+        return self.engines.written(decoded)[0], decoded
 
     def choose(self, question: str, choices: Sequence[str]) -> np.ndarray:
         """How likely each choice is, before any scale."""
@@ -116,7 +117,7 @@ class Interview:
 
     def phrases(self, decoded: Decoded, picture: np.ndarray) -> list[tuple[Thing, float]]:
         """The things a caption ties to boxes, each with its confidence before any scale."""
-        raw, ends = self.engines.words.text_with_ends(decoded.ids)
+        raw, ends = self.engines.written(decoded)
         height_px, width_px = picture.shape[:2]
         grounded = ground(raw, ends=ends, probabilities=decoded.probabilities, height_px=height_px, width_px=width_px)
         return [(thing, phrase.confidence) for phrase in grounded.phrases

@@ -27,7 +27,7 @@ class Verdict:
 def judge(turn: Turn, answer: str, times_s: Sequence[float] = ()) -> Verdict:
     """An answer against the right one; ``times_s`` are the stamps of the frames shown, for questions about moments."""
     if turn.skill == 'where':
-        return _where(turn.answer, answer)
+        return _where(turn.places or texts.read_things(turn.answer), answer)
     if turn.skill in ('change', 'region'):
         right = _names(answer) == _names(turn.answer)
     else:
@@ -52,8 +52,8 @@ def _names(text: str) -> list[tuple[str, str]]:
     return sorted((thing.kind, thing.colour) for thing in texts.read_things(text))
 
 
-def _where(right_answer: str, answer: str) -> Verdict:
-    true, named = texts.read_things(right_answer), texts.read_things(answer)
+def _where(true: Sequence[texts.Thing], answer: str) -> Verdict:
+    named = texts.read_things(answer)
     if not true:
         return Verdict(not named, {'where_absent': float(not named)})
     best = [max((box_iou(one.box, other.box) for other in named if one.box and other.box), default=0.0) for one in true]

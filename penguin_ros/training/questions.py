@@ -31,6 +31,7 @@ class Turn:
     answer: str
     # Where each item of the answer (those of texts.py end at ";") can be read off: things, or with None the end of a frame.
     sources: tuple[Sources, ...] = ()
+    places: tuple[Thing, ...] = ()      # where asked for: the things, boxes as they are and not as an answer can write them
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def where_turn(rng: random.Random, view: View) -> Turn:
     if not found:
         return Turn('where', question, f'{texts.NOT_IN_VIEW}.')
     return Turn('where', question, f'{texts.located([thing for thing, _ in found], view.coordinates)}.',
-                tuple(source for _, source in found))
+                tuple(source for _, source in found), tuple(thing for thing, _ in found))
 
 
 def presence_turn(rng: random.Random, view: View) -> Turn:

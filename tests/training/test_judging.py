@@ -45,6 +45,13 @@ def test_a_place_is_right_from_half_an_overlap_on() -> None:
     assert far.figures == {'where_iou': 0.0}
 
 
+def test_a_place_is_judged_by_the_true_box_and_not_by_the_nearest_that_can_be_written() -> None:
+    true = (0.1004, 0.1, 0.5, 0.5)
+    turn = Turn('where', '?', f'a red crate{BOX}.', places=(Thing('crate', 'red', None, true),))
+    written, finer = (judge(turn, f'a red crate<box><{x_min}><100><500><500></box>.') for x_min in (105, 100))
+    assert written.figures['where_iou'] < finer.figures['where_iou'] == pytest.approx(0.3996 / 0.4, abs=1e-6)
+
+
 def test_within_one_frame_goes_by_the_neighbours_and_ends_at_the_window() -> None:
     assert is_near('0.0s', '2.0s', TIMES_S)
     assert not is_near('0.0s', '3.0s', TIMES_S)

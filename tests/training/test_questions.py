@@ -59,7 +59,11 @@ def test_counts_are_of_what_was_asked() -> None:
 
 
 def test_where_names_every_thing_asked_for_or_says_it_is_not_there() -> None:
-    answers = {where_turn(random.Random(seed), _view(CRATE)).answer for seed in range(60)}
+    turns = [where_turn(random.Random(seed), _view(CRATE)) for seed in range(60)]
+    answers = {turn.answer for turn in turns}
+    boxes = {tuple(place.box for place in turn.places) for turn in turns if turn.answer != 'not in view.'}
+    assert boxes == {(CRATE.box,)}
+    assert {turn.places for turn in turns if turn.answer == 'not in view.'} == {()}
     assert 'not in view.' in answers
     assert f'a red crate{texts.box_text(CRATE.box)}.' in answers
 
