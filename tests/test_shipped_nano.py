@@ -21,7 +21,7 @@ from penguin_ros.training.scores import mean_iou, score_caption
 from penguin_ros.training.texts import CAPTION_INSTRUCTION, Thing, read_things
 
 pytest.importorskip('onnxruntime', reason='needs ONNX Runtime: pip install onnxruntime')
-pytest.importorskip('mcap', reason='needs mcap: pip install mcap')
+pytest.importorskip('rosbags', reason='rosbags is not installed: pip install "penguin_ros[dds]"')
 
 from penguin_ros.assemble import load_engines
 from penguin_ros.sim.recording import RecordedFrame, read_recording
