@@ -32,7 +32,8 @@ class CoordinateTokens:
     def between(self, token: int, logits: np.ndarray) -> int | None:
         """The median of what the model takes for the coordinate where it wrote ``token``, 0 to 1000; None for other tokens.
 
-        ``logits`` [vocabulary] are those that chose the token. Each token stands for all places nearest to it.
+        ``logits`` [vocabulary] are those that chose the token; None too where they are no numbers. Each token stands for all
+        places nearest to it.
         """
         place = token - self.first_id
         if not 0 <= place < self.count:
@@ -40,6 +41,8 @@ class CoordinateTokens:
         reach = _REACH_PERMILLE // self.step
         low, high = max(place - reach, 0), min(place + reach + 1, self.count)
         near = logits[self.first_id + low:self.first_id + high].astype(np.float64)
+        if not np.isfinite(near.max()):
+            return None
         shares = np.exp(near - near.max())
         shares /= shares.sum()
         below = np.cumsum(shares)

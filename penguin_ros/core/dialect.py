@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penguin_ros.core.errors import ConfigError
 from penguin_ros.core.frame import Region
-from penguin_ros.core.grid import permille_from_px
+from penguin_ros.core.grid import PERMILLE, permille_from_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,15 @@ class Dialect:
     separator: str = ', '
     coordinate_step: int = 1        # coordinates are written in these steps of the 0..1000 scale ...
     coordinate_first: int = 0       # ... starting here
+
+    def __post_init__(self) -> None:
+        if self.coordinate_step < 1 or not 0 <= self.coordinate_first <= PERMILLE:
+            raise ValueError(f'coordinates from {self.coordinate_first} in steps of {self.coordinate_step}; '
+                             f'they start from 0 to {PERMILLE} and go in steps of 1 or more')
+        try:
+            self.coordinate.format(value=self.coordinate_first)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f'coordinate {self.coordinate!r} has no place for {{value}} alone') from error
 
     def box_text(self, region_px: Region, *, width_px: int, height_px: int) -> str:
         """A region of an image of this size, as the model writes it."""

@@ -42,6 +42,15 @@ def test_other_tokens_have_no_place() -> None:
     assert TOKENS.between(200, _logits(t200=1.0)) is None
 
 
+@pytest.mark.parametrize('broken', [np.nan, np.inf, -np.inf])
+def test_an_engine_that_gives_no_numbers_leaves_the_token_as_it_is(broken: float) -> None:
+    logits = _logits(t107=1.0)
+    logits[105:110] = broken
+    if broken < 0:
+        logits[:] = broken
+    assert TOKENS.between(107, logits) is None
+
+
 def test_the_median_is_least_far_off_what_the_model_expects() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
