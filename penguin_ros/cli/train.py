@@ -169,6 +169,9 @@ def _courses(args: argparse.Namespace) -> dict[str, _Course]:
     if args.fast + args.at_once + bool(args.start_from or args.runs) > 1:
         raise ConfigError('--fast trains a small model on single pictures, --at-once the whole one on everything, both from '
                           'random weights; --from and --runs are for the six runs. Give one or the other.')
+    if args.start_from and (args.teacher or args.llm_start):
+        raise ConfigError('--teacher and --llm-start are for an encoder that begins with random weights; with --from it does '
+                          'not. Give one or the other.')
     if args.hours is not None and (args.by_steps or args.hours <= 0):
         raise ConfigError('--hours is more than 0, and --by-steps takes its place. Give one or the other.')
     if args.fast or args.at_once:
@@ -235,8 +238,8 @@ class _Lines:
             coming = line['images'] + per_s * (self._run_s - line['trained_s'])
             if coming < _FEWER * self._pictures:
                 print(f'at {per_s:.0f} pictures a second this run will see about {coming:,.0f}; the one whose scores are in '
-                      f'engines/nano/README.md saw {self._pictures:,}. For as many: --by-steps, which will take this machine '
-                      f'{self._pictures / coming:.1f} times as long', flush=True)
+                      f'engines/nano/README.md saw {self._pictures:,}. For as many: stop it and go on with --resume '
+                      f'--by-steps, which takes this machine {self._pictures / coming:.1f} times as long', flush=True)
 
 
 def _show(line: dict[str, Any]) -> None:

@@ -435,11 +435,11 @@ class Perception:
         with self._health.held() as health:
             health.cameras[frame.camera].malformed_boxes += grounded.malformed
         return Answer(text=grounded.text, camera=frame.camera, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id,
-                      phrases=self._with_tracks(grounded.phrases, watch, frame),
+                      phrases=self._with_tracks(grounded.phrases, watch),
                       confidence=self._engines.confidence.answer(decoded.confidence))
 
-    def _with_tracks(self, phrases: Sequence[GroundedPhrase], watch: _Watch, frame: Frame) -> tuple[GroundedPhrase, ...]:
-        """Track ids where the answer is about the frame that the last caption told of."""
+    def _with_tracks(self, phrases: Sequence[GroundedPhrase], watch: _Watch) -> tuple[GroundedPhrase, ...]:
+        """Each phrase with the track id of what the last caption tells of in the same words and place; 0 where it does not."""
         known = list(watch.caption.phrases)
 
         def track_of(phrase: GroundedPhrase) -> int:

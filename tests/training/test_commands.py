@@ -71,6 +71,8 @@ def test_the_train_command_trains_six_times_and_can_go_on_from_any_model(tmp_pat
 
 @pytest.mark.parametrize(('words', 'remedy'), [
     ('--fast --at-once', 'Give one or the other'), ('--fast --from engines/nano', 'Give one or the other'),
+    ('--from engines/nano --teacher engines/nano', 'begins with random weights; with --from it does not'),
+    ('--from engines/nano --llm-start 5', 'begins with random weights; with --from it does not'),
     ('--at-once --runs first', 'Give one or the other'), ('--runs second', 'Name the first in --runs or give --from'),
     ('--from engines/nano --runs first sixth', 'Name the first in --runs or give --from'),
     ('--hours 0', '--hours is more than 0'), ('--by-steps --hours 1', '--by-steps takes its place')])
@@ -130,7 +132,7 @@ def _told_of_a_run_of(per_s: float, capsys: pytest.CaptureFixture[str], *, first
 def test_a_slow_machine_is_told_in_time_what_would_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert _told_of_a_run_of(20.0, capsys) == (
         'at 20 pictures a second this run will see about 120,000; the one whose scores are in engines/nano/README.md saw '
-        '420,000. For as many: --by-steps, which will take this machine 3.5 times as long')
+        '420,000. For as many: stop it and go on with --resume --by-steps, which takes this machine 3.5 times as long')
     assert not _told_of_a_run_of(60.0, capsys), 'it sees six in seven of them'
     assert not _told_of_a_run_of(20.0, capsys, first_min=31), 'resumed after it was told'
     assert not _told_of_a_run_of(20.0, capsys, max_steps=100), 'it makes its steps'
